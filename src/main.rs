@@ -1,0 +1,2 @@
+//! Keeps credentials in step.
+fn main() {}
