@@ -1,0 +1,358 @@
+//! `ToolzzCredential`: which credential should exist at Toolzz, and which Secrets hold its key material.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{CredentialId, CredentialType, SecretId};
+
+/// A credential at Toolzz whose key material lives in Secrets of the resource's own namespace.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "toolzz.com.br",
+    version = "v1alpha1",
+    kind = "ToolzzCredential",
+    plural = "toolzzcredentials",
+    shortname = "tzc",
+    category = "toolzz",
+    namespaced,
+    status = "ToolzzCredentialStatus",
+    derive = "PartialEq",
+    doc = "A credential at Toolzz whose key material lives in Secrets of the resource's own namespace. The operator creates and updates it, and writes its id and virtual key to the status.",
+    validation = Rule::new("has(self.spec)").message("spec: required: say which credential should exist"),
+    printcolumn(name = "READY", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "REASON", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
+    printcolumn(name = "TYPE", type_ = "string", json_path = ".status.type"),
+    printcolumn(name = "VIRTUAL-KEY", type_ = "string", json_path = ".status.virtualKey"),
+    printcolumn(name = "LAST-SYNC", type_ = "date", json_path = ".status.lastSyncTime"),
+    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "ID", type_ = "string", json_path = ".status.id", priority = 1),
+    printcolumn(name = "SECRET-ID", type_ = "string", json_path = ".status.secretId", priority = 1),
+    printcolumn(name = "MESSAGE", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1)
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.type) == has(oldSelf.type) && (!has(self.type) || self.type == oldSelf.type)")
+        .message("cannot be changed in place; create a new resource and delete this one").field_path(".type"),
+    validation = Rule::new("!has(self.connectionRef)")
+        .message("is not supported by this version of the operator, which has one connection, made by its flags; remove the field").field_path(".connectionRef"),
+    validation = Rule::new("!has(self.externalId)")
+        .message("taking over an existing credential is not supported by this version of the operator; remove the field").field_path(".externalId"),
+    validation = Rule::new("!has(self.target)")
+        .message("writing the virtual key to a Secret or ConfigMap is not supported by this version of the operator; remove the field").field_path(".target"),
+    validation = Rule::new("!has(self.suspend) || !self.suspend")
+        .message("is not supported by this version of the operator; remove the field").field_path(".suspend"),
+    validation = Rule::new("!has(self.onConflict) || self.onConflict != 'Adopt'")
+        .message("Adopt is not supported by this version of the operator; use Fail or CreateNew").field_path(".onConflict"),
+)]
+pub struct ToolzzCredentialSpec {
+    /// The credential's name at Toolzz. Absent: the resource's own name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 200))]
+    #[x_kube(validation = Rule::new("self.matches('^\\\\S(.*\\\\S)?$')").message("must be one line without spaces at its ends"))]
+    #[x_kube(validation = Rule::new("!self.contains('[toolzz-operator ')").message("must not contain '[toolzz-operator ', which marks unfinished credentials"))]
+    pub name: Option<String>,
+
+    /// UUID of the Toolzz user who owns the credential.
+    #[schemars(length(max = 36))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$')").message("must be a UUID, such as 6f1c2d34-0000-4000-8000-0123456789ab"))]
+    pub user_id: String,
+
+    /// UUID of the organisational unit the credential belongs to. It cannot be changed later.
+    #[schemars(length(max = 36))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$')").message("must be a UUID, such as 6f1c2d34-0000-4000-8000-0123456789ab"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("cannot be changed in place; create a new resource and delete this one"))]
+    pub unity_id: String,
+
+    /// UUID of the integration (the provider: OpenAI, Gemini, ...). It cannot be changed later.
+    #[schemars(length(max = 36))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$')").message("must be a UUID, such as 6f1c2d34-0000-4000-8000-0123456789ab"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("cannot be changed in place; create a new resource and delete this one"))]
+    pub integration_id: String,
+
+    /// Which of Toolzz's listings the credential stands in. Absent: taken from the integration.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<CredentialType>,
+
+    /// Whether agents may use the credential (the API's `status`). Absent: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active: Option<bool>,
+
+    /// The key material, as the API's `credentials` array: each item maps field names of the integration's form to
+    /// the place in a Secret where the value is.
+    #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 32)))]
+    #[x_kube(validation = Rule::new("self.all(item, item.all(field, size(field) >= 1 && size(field) <= 128))").message("field names must have 1 to 128 characters"))]
+    pub credentials: Vec<BTreeMap<String, CredentialSource>>,
+
+    /// The connection to Toolzz to use. Absent: the cluster's `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection_ref: Option<ConnectionRef>,
+
+    /// How new key material reaches Toolzz.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<Rotation>,
+
+    /// What happens to the credential when the resource is deleted. Absent: Deactivate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
+
+    /// What to do when Toolzz already has a credential of this name for the same user, unity and integration that no
+    /// resource holds. Absent: Fail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_conflict: Option<OnConflict>,
+
+    /// Take over exactly this credential of Toolzz.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_id: Option<CredentialId>,
+
+    /// Where to write the virtual key for workloads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+
+    /// Leave the credential alone until this is false again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+}
+
+/// Where the value of one field comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CredentialSource {
+    /// A key of a Secret in the resource's own namespace.
+    pub secret_key_ref: SecretKeyRef,
+}
+
+/// A key of a Secret in the resource's own namespace. There is no way to name another namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKeyRef {
+    /// The Secret's name.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub name: String,
+    /// The key in the Secret's data. Its value must be UTF-8 text; it is sent as it is.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub key: String,
+}
+
+/// A connection to Toolzz.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectionRef {
+    /// ToolzzConnection (of the resource's own namespace) or ClusterToolzzConnection.
+    pub kind: ConnectionKind,
+    /// The connection's name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// The kinds of connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum ConnectionKind {
+    ToolzzConnection,
+    ClusterToolzzConnection,
+}
+
+/// How new key material reaches Toolzz.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.strategy) || self.strategy == 'Repoint'")
+        .message("only Repoint is supported by this version of the operator").field_path(".strategy"),
+    validation = Rule::new("!has(self.gracePeriod)")
+        .message("is for the Replace strategy, which this version of the operator does not support; remove the field").field_path(".gracePeriod"),
+)]
+pub struct Rotation {
+    /// Repoint: the credential keeps its id and virtual key and gets new material. Replace: a new credential takes
+    /// over and the old one is retired. InPlace: the material is sent with an update, which the vendor does not
+    /// document. Absent: Repoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<RotationStrategy>,
+    /// Replace: how long the old credential stays active beside the new one, such as `10m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(ms|s|m|h))+$"))]
+    pub grace_period: Option<String>,
+}
+
+/// How new key material reaches Toolzz.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)] // explained at the field
+pub enum RotationStrategy {
+    #[default]
+    Repoint,
+    Replace,
+    InPlace,
+}
+
+/// What happens to the credential when the resource is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    // Plain comments: documentation on variants would make the schema a `oneOf`, which is not structural.
+    // The credential is made inactive at Toolzz (which has no delete).
+    #[default]
+    #[allow(missing_docs)]
+    Deactivate,
+    // The credential is left as it is.
+    #[allow(missing_docs)]
+    Retain,
+}
+
+/// What to do about a credential of the same name that no resource holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)] // explained at the field
+pub enum OnConflict {
+    #[default]
+    Fail,
+    Adopt,
+    CreateNew,
+}
+
+/// Where to write the virtual key for workloads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Target {
+    /// Secret or ConfigMap.
+    pub kind: TargetKind,
+    /// The object's name, in the resource's own namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Which value goes under which key: of `virtualKey`, `id`, `secretId`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<TargetKeys>,
+}
+
+/// What a target can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum TargetKind {
+    Secret,
+    ConfigMap,
+}
+
+/// Which value goes under which key of the target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetKeys {
+    /// The key for the virtual key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub virtual_key: Option<String>,
+    /// The key for the credential's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub id: Option<String>,
+    /// The key for the secretId.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub secret_id: Option<String>,
+}
+
+/// What the operator last saw and did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ToolzzCredentialStatus {
+    /// The generation of the spec this status speaks of; -1 before the operator has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The credential's id at Toolzz.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<CredentialId>,
+    /// Which material in Toolzz's vault the credential uses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_id: Option<SecretId>,
+    /// The virtual key agents use the credential through. Not secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub virtual_key: Option<String>,
+    /// Whether agents may use the credential, as Toolzz said last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active: Option<bool>,
+    /// Which of Toolzz's listings the credential stands in.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<CredentialType>,
+    /// The integration (the provider), as Toolzz names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub integration: Option<IntegrationStatus>,
+    /// Which key material Toolzz holds, without revealing it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub material: Option<MaterialStatus>,
+    /// A request that Toolzz rejected; the same one is not sent again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<Rejected>,
+    /// A copy of the operator's record (the annotation toolzz.com.br/ledger): either of the two is enough to recover.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 8192))]
+    pub ledger: Option<String>,
+    /// When the operator last wrote to Toolzz for this resource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_sync_time: Option<Time>,
+    /// Ready, Synced, SecretsResolved; Reconciling and Stalled only while they are True.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub conditions: Vec<Condition>,
+}
+
+/// The integration (the provider), as Toolzz names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct IntegrationStatus {
+    /// For people.
+    #[schemars(length(max = 1024))]
+    pub name: String,
+    /// For machines.
+    #[schemars(length(max = 1024))]
+    pub slug: String,
+}
+
+/// Which key material Toolzz holds, without revealing it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MaterialStatus {
+    /// `<key id>:<HMAC-SHA-256>` over the integration and the whole credentials array.
+    #[schemars(length(max = 128))]
+    pub digest: String,
+    /// The generation of the spec the digest was made for.
+    pub observed_generation: i64,
+    /// The Secrets as they were read.
+    #[schemars(length(max = 512))]
+    pub sources: Vec<SecretVersion>,
+}
+
+/// A Secret at one moment of its life.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretVersion {
+    /// The Secret's name.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// The Secret's uid.
+    #[schemars(length(max = 253))]
+    pub uid: String,
+    /// The Secret's resourceVersion.
+    #[schemars(length(max = 253))]
+    pub resource_version: String,
+}
+
+/// A request that Toolzz rejected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rejected {
+    /// Tells this request from any other; reveals nothing of it.
+    #[schemars(length(max = 64))]
+    pub request: String,
+    /// Why: a reason as in the conditions.
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// What the operator says about it.
+    #[schemars(length(max = 1024))]
+    pub message: String,
+}
+
+impl ToolzzCredential {
+    /// The name the credential shall have at Toolzz.
+    pub fn remote_name(&self) -> String {
+        self.spec.name.clone().or_else(|| self.metadata.name.clone()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,115 @@
+//! Why a resource is in the state it is in: the `reason` of its conditions, metrics and events.
+//!
+//! One enum, and every list of reasons (conditions, metrics, documentation) is made from it.
+
+use std::fmt;
+
+/// What a reason means for the one who waits: kstatus knows the same three ends.
+/// Source: <https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md>
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The credential exists as asked for.
+    Good,
+    /// Retried by itself, with backoff or when the missing thing comes: `Reconciling` is True.
+    Waiting,
+    /// Nothing is tried until something changes: `Stalled` is True.
+    Stalled,
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident: $class:ident,)+) => {
+        /// The reason of a condition. See [`Reason::meaning`] for each in a sentence.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Reason {
+            /// Every reason there is, in the order of the documentation.
+            pub const ALL: &'static [Reason] = &[$(Reason::$name,)+];
+
+            /// The reason as it stands in a condition: CamelCase, one word.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Reason::$name => stringify!($name),)+ }
+            }
+
+            /// What it means and what to do, for people.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Reason::$name => concat!($($doc),+).trim_ascii_start(),)+ }
+            }
+
+            /// Good, waiting or stalled.
+            pub const fn class(self) -> Class {
+                match self { $(Reason::$name => Class::$class,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Created at Toolzz, active and recorded.
+    Created: Good,
+    /// The credential at Toolzz differed from the spec and was put right.
+    Updated: Good,
+    /// New key material is in use; id and virtual key are unchanged.
+    Rotated: Good,
+    /// The credential at Toolzz is as the spec says.
+    InSync: Good,
+    /// Not looked at yet by the operator.
+    Pending: Waiting,
+    /// A Secret that the spec refers to does not exist. Create it; the resource goes on by itself.
+    SecretNotFound: Waiting,
+    /// A Secret that the spec refers to has no such key. Add it; the resource goes on by itself.
+    SecretKeyMissing: Waiting,
+    /// The Toolzz API cannot be reached or answers with errors. Retried with backoff.
+    ApiUnavailable: Waiting,
+    /// The Toolzz API asked for a pause. Continued when the pause it asked for is over.
+    RateLimited: Waiting,
+    /// The answer to a create was lost. The operator looks for the credential before it sends anything again.
+    OutcomeUnknown: Waiting,
+    /// A recorded credential is no longer listed. A second look, a settle period later, decides.
+    VerifyingLoss: Waiting,
+    /// The credential of a deleted resource cannot be deactivated yet. Retried until the deletion deadline.
+    DeletionBlocked: Waiting,
+    /// The Toolzz API refuses the operator's token (401). Replace the token.
+    Unauthorized: Stalled,
+    /// The Toolzz API forbids this to the operator's token (403). Give the token's user the right, or change the spec.
+    Forbidden: Stalled,
+    /// The spec or the Secret's content cannot be sent. The message names the field.
+    InvalidSpec: Stalled,
+    /// The Toolzz API rejected the request. It is not sent again until the spec or the key material changes.
+    RejectedByApi: Stalled,
+    /// Toolzz already has a credential of this name for this user, unity and integration that no resource holds. Rename one, or set `spec.onConflict`.
+    NameConflict: Stalled,
+    /// The recorded credential is gone from Toolzz. Delete the resource and apply it again to make a new one.
+    RemoteMissing: Stalled,
+    /// Toolzz did not take over the new key material, or changed the virtual key while doing so.
+    RotationUnsupported: Stalled,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Reason {
+    /// The reason with this name, if it is one of ours.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.as_str() == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_found_by_its_name_and_says_what_it_means() {
+        for reason in Reason::ALL {
+            assert_eq!(Reason::from_name(reason.as_str()), Some(*reason));
+            assert!(reason.meaning().ends_with('.'), "{reason}");
+            assert!(!reason.meaning().starts_with(' '), "{reason}");
+        }
+    }
+}
