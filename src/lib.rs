@@ -13,3 +13,4 @@
 //! `controller → plan, remote, secrets, api`; `plan → api`; `remote, secrets → api`.
 
 pub mod api;
+pub mod plan;

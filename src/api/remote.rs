@@ -6,6 +6,8 @@ use std::{fmt, sync::Arc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Tick;
+
 macro_rules! id {
     ($(#[doc = $doc:literal])+ $name:ident) => {
         $(#[doc = $doc])+
@@ -116,6 +118,24 @@ pub struct Row {
     pub integration: Option<Arc<Integration>>,
 }
 
+/// A row and when it was so.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Seen {
+    /// The credential.
+    pub row: Row,
+    /// When the listing that showed it began, or when the answer of an own write came.
+    pub at: Tick,
+}
+
+/// What is known of a listing as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListingFacts {
+    /// When its request began: everything committed before is in it.
+    pub began_at: Tick,
+    /// Every row of it could be read. Otherwise the absence of a row says nothing.
+    pub complete: bool,
+}
+
 /// An integration (a provider): enough of it to validate against and to show.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Integration {
@@ -154,5 +174,35 @@ pub struct ListingKey {
 impl fmt::Display for ListingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "unity {} type {}", self.unity_id, self.kind)
+    }
+}
+
+const MARKER: &str = " [toolzz-operator ";
+
+/// The name of a staged credential: its final name and the tag of its marker.
+pub fn marked_name(name: &str, tag: &str) -> String {
+    format!("{name}{MARKER}{tag}]")
+}
+
+/// The tag of the marker that a name ends with, if it does.
+pub fn marker_tag(name: &str) -> Option<&str> {
+    let tag = name.rsplit_once(MARKER)?.1.strip_suffix(']')?;
+    let (uid, digest) = tag.split_once('-')?;
+    let eight = |part: &str| part.len() == 8 && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    (eight(uid) && eight(digest)).then_some(tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_marker_is_found_at_the_end_of_a_name_only() {
+        let tag = "0f8fad5b-12345678";
+        assert_eq!(marker_tag(&marked_name("OpenAI [EU]", tag)), Some(tag));
+        for name in ["OpenAI", "", "x [toolzz-operator ]", "x [toolzz-operator 0f8fad5b-1234567]",
+            "x [toolzz-operator 0f8fad5b-12345678] y", "[toolzz-operator 0f8fad5b-12345678]"] {
+            assert_eq!(marker_tag(name), None, "{name}");
+        }
     }
 }
