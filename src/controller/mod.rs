@@ -1,0 +1,187 @@
+//! The shell: watches, the loop, one effect per step.
+//!
+//! [`run`] starts one controller for each scope (a namespace, or all of them). A reconcile observes, asks
+//! [`crate::plan::next`], does that one step and goes round again until there is nothing to do.
+
+mod context;
+mod effects;
+mod events;
+mod pass;
+mod watches;
+
+use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
+
+use futures::{FutureExt, StreamExt, future, stream};
+use kube::{
+    Client, Resource,
+    runtime::{Controller, WatchStreamExt, controller, predicates, reflector, watcher},
+};
+use thiserror::Error;
+use tracing::Instrument;
+
+use crate::{
+    api::{Class, Reason, ToolzzCredential},
+    plan::Settings,
+    remote::{Clock, Connection, Inventory},
+    runtime::{Metrics, Readiness, Shutdown},
+    secrets::{InstallationKey, SecretIndex},
+};
+use context::{Claims, Context, Memories};
+
+/// How many objects a list call asks for at once.
+const PAGE: u32 = 500;
+
+/// What the controller is started with.
+pub struct Start {
+    /// Access to Kubernetes.
+    pub client: Client,
+    /// The connection every resource uses.
+    pub connection: Connection,
+    /// The clock the connection was made with.
+    pub clock: Clock,
+    /// The namespaces to watch; empty: all.
+    pub namespaces: Vec<String>,
+    /// Where the installation key is kept.
+    pub operator_namespace: String,
+    /// How many resources are worked on at a time.
+    pub concurrency: u16,
+    /// How long things may take.
+    pub settings: Settings,
+    /// Where to count.
+    pub metrics: Arc<Metrics>,
+    /// Where to tell what is ready.
+    pub readiness: Arc<Readiness>,
+    /// When to end.
+    pub shutdown: Shutdown,
+}
+
+/// Why the controller cannot start.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// Without it no digest can be made and no ledger verified.
+    #[error("the installation key: {0}")]
+    InstallationKey(#[from] crate::secrets::Error),
+}
+
+/// Reconciles until the shutdown, then finishes the steps in hand.
+///
+/// # Errors
+/// When it cannot start at all; while it runs, everything is retried.
+pub async fn run(start: Start) -> Result<(), Error> {
+    let Start { client, connection, clock, namespaces, operator_namespace, concurrency, settings, metrics, readiness, shutdown } =
+        start;
+    let key = InstallationKey::load_or_create(&client, &operator_namespace).await?;
+    readiness.set("api-server", true);
+    let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "toolzz-operator".to_owned());
+    let (events, events_written) = events::Events::start(client.clone(), instance, Arc::clone(&metrics));
+    let ctx = Arc::new(Context {
+        inventory: Inventory::new(clock.clone()),
+        client,
+        connection,
+        key,
+        secrets: SecretIndex::default(),
+        claims: Claims::default(),
+        memories: Memories::default(),
+        events,
+        metrics,
+        clock,
+        settings,
+        shutdown,
+    });
+
+    let scopes: Vec<Option<String>> =
+        if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
+    let caches = Arc::new(watches::Caches::new(scopes.len(), readiness));
+    future::join_all(scopes.into_iter().map(|scope| control(&ctx, scope, concurrency, &caches))).await;
+
+    // The last events are still on their way; they end with the last sender.
+    drop(ctx);
+    let _ = tokio::time::timeout(Duration::from_secs(2), events_written).await;
+    Ok(())
+}
+
+async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, caches: &Arc<watches::Caches>) {
+    let api: kube::Api<ToolzzCredential> = watches::api(&ctx.client, scope.as_deref());
+    let (reader, writer) = reflector::store();
+    let mut listed = HashSet::new();
+    let (context, told) = (Arc::clone(ctx), Arc::clone(caches));
+    let credentials = watcher(api, watcher::Config::default().page_size(PAGE))
+        .default_backoff()
+        .modify(|object| object.metadata.managed_fields = None)
+        .inspect(move |event| match event {
+            Ok(watcher::Event::Init) => listed.clear(),
+            Ok(watcher::Event::InitApply(object)) => {
+                listed.extend(object.meta().uid.clone());
+                context.seen(object);
+            }
+            Ok(watcher::Event::InitDone) => {
+                told.credentials_listed();
+                // With several scopes each sees only its own; what is gone is forgotten one by one then.
+                if told.scopes() == 1 {
+                    context.retain(&listed);
+                }
+            }
+            Ok(watcher::Event::Apply(object)) => context.seen(object),
+            Ok(watcher::Event::Delete(object)) => context.gone(object),
+            Err(error) => told.credentials_failed(error),
+        })
+        .reflect(writer)
+        .touched_objects()
+        .predicate_filter(
+            predicates::Predicate::combine(
+                predicates::Predicate::combine(predicates::generation, predicates::finalizers),
+                predicates::annotations,
+            ),
+            predicates::Config::default(),
+        );
+
+    let secrets = watches::secrets(Arc::clone(ctx), scope, reader.clone(), Arc::clone(caches));
+    let connection = stream::unfold(ctx.connection.state(), |mut state| async move {
+        state.changed().await.ok().map(|()| ((), state))
+    });
+    let shutdown = ctx.shutdown.clone();
+    Controller::for_stream(credentials, reader)
+        .with_config(controller::Config::default().concurrency(concurrency))
+        .reconcile_on(secrets)
+        .reconcile_all_on(connection)
+        .graceful_shutdown_on(async move { shutdown.requested().await }.boxed().shared())
+        .run(
+            |object, ctx: Arc<Context>| {
+                let span = tracing::info_span!(
+                    "reconcile",
+                    namespace = object.meta().namespace,
+                    name = object.meta().name,
+                    generation = object.meta().generation
+                );
+                async move {
+                    let begun = std::time::Instant::now();
+                    let action = pass::reconcile(&ctx, Arc::clone(&object)).await;
+                    ctx.metrics.reconciled(outcome(&ctx, &object), begun.elapsed());
+                    Ok::<_, Infallible>(action)
+                }
+                .instrument(span)
+            },
+            |_, error, _| match *error {},
+            Arc::clone(ctx),
+        )
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                // An object that is gone from the cache is the ordinary end of a resource.
+                tracing::debug!(error = %watches::brief(&error), "controller");
+            }
+        })
+        .await;
+}
+
+/// How a reconcile ended, for the metrics.
+fn outcome(ctx: &Context, object: &ToolzzCredential) -> &'static str {
+    let uid = object.meta().uid.as_deref().unwrap_or_default();
+    let trouble = ctx.memories.update(uid, ctx.clock.now(), |remembered| {
+        remembered.plan.trouble.as_ref().map(|trouble| trouble.reason)
+    });
+    match trouble.map(Reason::class) {
+        None | Some(Class::Good) => "settled",
+        Some(Class::Waiting) => "retry",
+        Some(Class::Stalled) => "stalled",
+    }
+}

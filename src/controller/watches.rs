@@ -1,0 +1,125 @@
+//! The watch on Secrets, as metadata and without a store, and what is told of the caches.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use futures::{Stream, StreamExt, stream};
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::Secret};
+use kube::{
+    Api, Client, Resource,
+    core::PartialObjectMeta,
+    runtime::{
+        WatchStreamExt,
+        reflector::{ObjectRef, Store},
+        watcher,
+    },
+};
+
+use super::context::Context;
+use crate::{api::ToolzzCredential, runtime::Readiness};
+
+/// The objects of a scope: a namespace, or all of them.
+pub(super) fn api<K>(client: &Client, scope: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match scope {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// The resources to look at again because a Secret of theirs came, changed or went.
+///
+/// Begins after the resources are known, so that the versions of the Secrets they refer to are kept from the first list on.
+pub(super) fn secrets(
+    ctx: Arc<Context>,
+    scope: Option<String>,
+    resources: Store<ToolzzCredential>,
+    caches: Arc<Caches>,
+) -> impl Stream<Item = ObjectRef<ToolzzCredential>> + Send + 'static {
+    let secrets: Api<PartialObjectMeta<Secret>> = api(&ctx.client, scope.as_deref());
+    let begin = async move {
+        let _ = resources.wait_until_ready().await;
+        watcher(secrets, watcher::Config::default().page_size(super::PAGE)).default_backoff()
+    };
+    stream::once(begin).flatten().flat_map(move |event| {
+        let index = &ctx.secrets;
+        let wake = match event {
+            Ok(watcher::Event::Init) => {
+                index.relist_started(scope.as_deref());
+                Vec::new()
+            }
+            Ok(watcher::Event::InitApply(secret) | watcher::Event::Apply(secret)) => index.applied(&secret.metadata),
+            Ok(watcher::Event::InitDone) => {
+                caches.secrets_listed();
+                index.relist_finished(scope.as_deref())
+            }
+            Ok(watcher::Event::Delete(secret)) => index.deleted(&secret.metadata),
+            Err(error) => {
+                tracing::warn!(error = %watch_error(&error), "the watch on Secrets failed; trying again");
+                Vec::new()
+            }
+        };
+        stream::iter(wake)
+    })
+}
+
+/// How far the caches are.
+pub(super) struct Caches {
+    scopes: usize,
+    credentials: AtomicUsize,
+    secrets: AtomicUsize,
+    readiness: Arc<Readiness>,
+}
+
+impl Caches {
+    pub fn new(scopes: usize, readiness: Arc<Readiness>) -> Self {
+        Self { scopes, credentials: AtomicUsize::new(0), secrets: AtomicUsize::new(0), readiness }
+    }
+
+    /// How many scopes are watched.
+    pub fn scopes(&self) -> usize {
+        self.scopes
+    }
+
+    pub fn credentials_listed(&self) {
+        self.credentials.fetch_add(1, Ordering::Relaxed);
+        self.readiness.set("crd", true);
+        self.readiness.set("api-server", true);
+        self.tell();
+    }
+
+    pub fn secrets_listed(&self) {
+        self.secrets.fetch_add(1, Ordering::Relaxed);
+        self.tell();
+    }
+
+    pub fn credentials_failed(&self, error: &watcher::Error) {
+        let missing = matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(answer)) if answer.code == 404);
+        if missing {
+            self.readiness.set("crd", false);
+            tracing::error!("the CustomResourceDefinition toolzzcredentials.toolzz.com.br is not installed; apply the files in crds/");
+        } else {
+            self.readiness.set("api-server", false);
+            tracing::warn!(error = %watch_error(error), "the watch on ToolzzCredentials failed; trying again");
+        }
+    }
+
+    fn tell(&self) {
+        let filled = |count: &AtomicUsize| count.load(Ordering::Relaxed) >= self.scopes;
+        self.readiness.set("caches", filled(&self.credentials) && filled(&self.secrets));
+    }
+}
+
+fn watch_error(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => super::effects::brief(error),
+        watcher::Error::WatchError(answer) => format!("{} {}", answer.code, answer.reason),
+        watcher::Error::NoResourceVersion => "no resource version".to_owned(),
+    }
+}
