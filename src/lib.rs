@@ -14,3 +14,4 @@
 
 pub mod api;
 pub mod plan;
+pub mod secrets;

@@ -116,7 +116,7 @@ impl Pass<'_> {
             return Material::Unread;
         };
         let current = || -> Option<Vec<SecretVersion>> {
-            let names: Vec<String> = secret_names(&self.object).into_iter().collect();
+            let names = secret_names(&self.object);
             self.ctx.secrets.versions(meta.namespace.as_deref()?, &names)
         };
         let same = sent.digest == ledger.digest
