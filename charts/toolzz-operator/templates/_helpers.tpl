@@ -1,0 +1,109 @@
+{{- /* The chart's name, as a label. */ -}}
+{{- define "toolzz-operator.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- /* The name of the objects. 63 characters is what a Service may have, and its suffix needs 9 of them. */ -}}
+{{- define "toolzz-operator.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 54 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 54 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 54 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* What never changes between two versions of a release: a Deployment's selector cannot. */ -}}
+{{- define "toolzz-operator.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "toolzz-operator.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- /* The labels of every object, the chart's own winning over the user's. */ -}}
+{{- define "toolzz-operator.labels" -}}
+{{- $own := include "toolzz-operator.selectorLabels" . | fromYaml -}}
+{{- $_ := set $own "app.kubernetes.io/version" (.Chart.AppVersion | toString) -}}
+{{- $_ := set $own "app.kubernetes.io/managed-by" .Release.Service -}}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") -}}
+{{- merge $own .Values.commonLabels | toYaml -}}
+{{- end -}}
+
+{{- define "toolzz-operator.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- .Values.serviceAccount.name | default (include "toolzz-operator.fullname" .) -}}
+{{- else -}}
+{{- required "serviceAccount.name: name the ServiceAccount to use, as serviceAccount.create is false" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "toolzz-operator.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* The Secret with the API token. */ -}}
+{{- define "toolzz-operator.tokenSecretName" -}}
+{{- $existing := .Values.token.existingSecret.name -}}
+{{- if and $existing .Values.token.value -}}
+{{- fail "token: set either token.existingSecret.name or token.value, not both" -}}
+{{- else if $existing -}}
+{{- $existing -}}
+{{- else if .Values.token.value -}}
+{{- include "toolzz-operator.fullname" . }}-token
+{{- else -}}
+{{- fail "token: the operator needs a Toolzz API token. Set token.existingSecret.name to a Secret of the release namespace that holds it under the key `token` (kubectl create secret generic toolzz-api-token --from-file=token=FILE), or, for a trial, token.value" -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Where the token is mounted: a directory, since a file mounted by itself is never updated. */ -}}
+{{- define "toolzz-operator.tokenDirectory" -}}
+/var/run/secrets/toolzz.com.br
+{{- end -}}
+
+{{- define "toolzz-operator.httpPort" -}}
+{{- .Values.httpAddr | splitList ":" | last -}}
+{{- end -}}
+
+{{- /* The arguments of the container, one flag a line. */ -}}
+{{- define "toolzz-operator.args" -}}
+{{- $values := .Values -}}
+{{- $args := list
+  "run"
+  (printf "--api-url=%s" $values.apiUrl)
+  (printf "--api-token-file=%s/token" (include "toolzz-operator.tokenDirectory" .))
+-}}
+{{- with $values.namespaces -}}
+{{- $args = append $args (printf "--namespaces=%s" (join "," .)) -}}
+{{- end -}}
+{{- with $values.allowedHosts -}}
+{{- $args = append $args (printf "--allowed-hosts=%s" (join "," .)) -}}
+{{- end -}}
+{{- if $values.allowInsecureHttp -}}
+{{- $args = append $args "--allow-insecure-http" -}}
+{{- end -}}
+{{- $args = concat $args (list
+  (printf "--resync-interval=%s" $values.resyncInterval)
+  (printf "--settle-period=%s" $values.settlePeriod)
+  (printf "--request-timeout=%s" $values.requestTimeout)
+  (printf "--concurrency=%d" (int $values.concurrency))
+) -}}
+{{- with $values.rateLimit -}}
+{{- $args = append $args (printf "--rate-limit=%d" (int .)) -}}
+{{- end -}}
+{{- $args = concat $args (list
+  (printf "--deletion-deadline=%s" $values.deletionDeadline)
+  (printf "--http-addr=%s" $values.httpAddr)
+  (printf "--log-format=%s" $values.logFormat)
+  (printf "--log-level=%s" $values.logLevel)
+) $values.extraArgs -}}
+{{- $args | toYaml -}}
+{{- end -}}
