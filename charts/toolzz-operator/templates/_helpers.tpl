@@ -94,12 +94,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   (printf "--resync-interval=%s" $values.resyncInterval)
   (printf "--settle-period=%s" $values.settlePeriod)
   (printf "--request-timeout=%s" $values.requestTimeout)
-  (printf "--concurrency=%d" (int $values.concurrency))
-) -}}
-{{- with $values.rateLimit -}}
-{{- $args = append $args (printf "--rate-limit=%d" (int .)) -}}
-{{- end -}}
-{{- $args = concat $args (list
+  (printf "--concurrency=%d" (int64 $values.concurrency))
+  (printf "--rate-limit=%d" (int64 $values.rateLimit))
   (printf "--deletion-deadline=%s" $values.deletionDeadline)
   (printf "--http-addr=%s" $values.httpAddr)
   (printf "--log-format=%s" $values.logFormat)
