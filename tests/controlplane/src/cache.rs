@@ -1,0 +1,98 @@
+//! Where the tools are: in `KUBEBUILDER_ASSETS`, or in the cache folder of the user.
+
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::tools::{self, MODULES, Module, Tool};
+
+/// Why a tool cannot be found.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("{name} is not built: run `controlplane build` (about ten minutes on two cores)")]
+    NotBuilt { name: String },
+    #[error("there is no tool {name:?}, only {known}")]
+    Unknown { name: String, known: String },
+    #[error("no cache folder: set XDG_CACHE_HOME or HOME")]
+    NoFolder,
+    #[error(
+        "Go is needed to build the tools and does not run: install Go 1.26 or later, or set KUBEBUILDER_ASSETS to a directory that has them"
+    )]
+    Go(#[source] std::io::Error),
+    #[error("`go env` failed: {0}")]
+    GoEnvironment(String),
+}
+
+/// The path of a tool that is there to be run.
+pub(crate) fn locate(name: &str) -> Result<PathBuf, Error> {
+    for module in &MODULES {
+        if let Some(tool) = module.tools.iter().find(|tool| tool.name == name) {
+            let path = path(module, tool)?;
+            return match path.is_file() {
+                true => Ok(path),
+                false => Err(Error::NotBuilt { name: name.to_owned() }),
+            };
+        }
+    }
+    Err(Error::Unknown {
+        name: name.to_owned(),
+        known: tools::all().map(|tool| tool.name).collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// Where the tool is, or will be once it is built.
+pub(crate) fn path(module: &Module, tool: &Tool) -> Result<PathBuf, Error> {
+    if let Some(assets) = std::env::var_os("KUBEBUILDER_ASSETS") {
+        let asset = Path::new(&assets).join(tool.name);
+        if asset.is_file() {
+            return Ok(asset);
+        }
+    }
+    Ok(module_folder(module)?.join("bin").join(tool.name))
+}
+
+/// The folder of all modules.
+pub(crate) fn folder() -> Result<PathBuf, Error> {
+    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
+    Ok(base.ok_or(Error::NoFolder)?.join("toolzz-operator").join("tools"))
+}
+
+/// The folder of what is built from this module by this Go for this platform. Another version is another folder, so
+/// checkouts of different age do not disturb each other.
+pub(crate) fn module_folder(module: &Module) -> Result<PathBuf, Error> {
+    let mut digest = Sha256::new();
+    for part in [go_environment()?, module.go_mod, module.go_sum, &module.linker_flags()] {
+        digest.update(part.len().to_le_bytes());
+        digest.update(part);
+    }
+    let mut name = format!("{}-{}-", module.name, module.version());
+    for byte in &digest.finalize()[..6] {
+        // Writing to a string cannot fail.
+        let _ = write!(name, "{byte:02x}");
+    }
+    Ok(folder()?.join(name))
+}
+
+/// Version and platform of the Go that would build.
+fn go_environment() -> Result<&'static str, Error> {
+    static ENVIRONMENT: OnceLock<String> = OnceLock::new();
+    if let Some(environment) = ENVIRONMENT.get() {
+        return Ok(environment);
+    }
+    let output = Command::new("go")
+        .args(["env", "GOVERSION", "GOOS", "GOARCH"])
+        // Not where a go.mod of somebody else could choose another toolchain.
+        .current_dir(std::env::temp_dir())
+        .output()
+        .map_err(Error::Go)?;
+    if !output.status.success() {
+        return Err(Error::GoEnvironment(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    Ok(ENVIRONMENT.get_or_init(|| String::from_utf8_lossy(&output.stdout).into_owned()))
+}
