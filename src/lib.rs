@@ -13,5 +13,9 @@
 //! `controller → plan, remote, secrets, api`; `plan → api`; `remote, secrets → api`.
 
 pub mod api;
+pub mod cli;
+pub mod controller;
 pub mod plan;
+pub mod remote;
+pub mod runtime;
 pub mod secrets;

@@ -1,2 +1,5 @@
-//! Keeps credentials in step.
-fn main() {}
+//! The program.
+
+fn main() -> std::process::ExitCode {
+    toolzz_operator::cli::main()
+}

@@ -1,8 +1,8 @@
 //! The custom resources: types, validation, columns, conditions and reasons. No I/O.
 
 mod conditions;
-mod credential;
 mod crd;
+mod credential;
 mod reason;
 mod remote;
 mod tick;

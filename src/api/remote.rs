@@ -200,8 +200,14 @@ mod tests {
     fn a_marker_is_found_at_the_end_of_a_name_only() {
         let tag = "0f8fad5b-12345678";
         assert_eq!(marker_tag(&marked_name("OpenAI [EU]", tag)), Some(tag));
-        for name in ["OpenAI", "", "x [toolzz-operator ]", "x [toolzz-operator 0f8fad5b-1234567]",
-            "x [toolzz-operator 0f8fad5b-12345678] y", "[toolzz-operator 0f8fad5b-12345678]"] {
+        for name in [
+            "OpenAI",
+            "",
+            "x [toolzz-operator ]",
+            "x [toolzz-operator 0f8fad5b-1234567]",
+            "x [toolzz-operator 0f8fad5b-12345678] y",
+            "[toolzz-operator 0f8fad5b-12345678]",
+        ] {
             assert_eq!(marker_tag(name), None, "{name}");
         }
     }

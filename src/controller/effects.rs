@@ -10,7 +10,9 @@ use serde_json::{Map, Value, json};
 
 use super::pass::Pass;
 use crate::{
-    api::{CredentialId, FINALIZER, LEDGER_ANNOTATION, ListingKey, MANAGER, Reason, Tick, ToolzzCredential, marker_tag},
+    api::{
+        CredentialId, FINALIZER, LEDGER_ANNOTATION, ListingKey, MANAGER, Reason, Tick, ToolzzCredential, marker_tag,
+    },
     plan::{Desired, Happening, Ledger, Material, Post, Publication, Put, Rejection, Step, View},
     remote::{NewCredential, NotDone, Outcome, Unknown},
     secrets,
@@ -62,8 +64,7 @@ impl Pass<'_> {
 
     /// Marked credentials that no ledger names: inactive leftovers of lost answers and of superseded material.
     fn count_strays(&self, key: &ListingKey) {
-        let marked: Vec<CredentialId> =
-            self.ctx.inventory.marked(key).into_iter().map(|seen| seen.row.id).collect();
+        let marked: Vec<CredentialId> = self.ctx.inventory.marked(key).into_iter().map(|seen| seen.row.id).collect();
         let named = self.ctx.claims.names(&marked);
         self.ctx.metrics.strays(&key.to_string(), marked.len().saturating_sub(named));
     }
@@ -78,9 +79,8 @@ impl Pass<'_> {
             user_id: &post.user_id,
             unity_id: &post.unity_id,
             integration_id: &post.integration_id,
-            credentials: &credentials,
         };
-        match self.ctx.connection.create(&new).await {
+        match self.ctx.connection.create(&new, &credentials).await {
             Outcome::Done(row) => {
                 tracing::info!(id = %row.id, tag = marker_tag(&post.name), "staged");
                 self.ctx.inventory.learn(key, row, self.ctx.clock.now());
@@ -111,7 +111,9 @@ impl Pass<'_> {
                     memory.deactivated = inactive.then(|| put.id.clone());
                 });
             }
-            Outcome::NotDone(NotDone::Gone { .. }) if view.finalizer && self.object.meta().deletion_timestamp.is_some() => {
+            Outcome::NotDone(NotDone::Gone { .. })
+                if view.finalizer && self.object.meta().deletion_timestamp.is_some() =>
+            {
                 self.remember(|remembered| remembered.plan.deactivated = Some(put.id.clone()));
             }
             Outcome::NotDone(why) => {
@@ -123,7 +125,11 @@ impl Pass<'_> {
             Outcome::Unknown(Unknown { .. }) => {
                 let now = self.ctx.clock.now();
                 self.remember(|remembered| remembered.plan.doubt = Some(now));
-                self.trouble(Reason::ApiUnavailable, "the answer to an update was lost; looking before it is sent again", None);
+                self.trouble(
+                    Reason::ApiUnavailable,
+                    "the answer to an update was lost; looking before it is sent again",
+                    None,
+                );
             }
         }
     }
@@ -192,7 +198,8 @@ impl Pass<'_> {
         }
         self.over = true;
         if let Some(id) = left_active {
-            let note = format!("the deletion deadline is over: credential {id} stays active at Toolzz; deactivate it there");
+            let note =
+                format!("the deletion deadline is over: credential {id} stays active at Toolzz; deactivate it there");
             tracing::error!(%id, "{note}");
             self.ctx.metrics.orphaned();
             self.ctx.events.tell(&object, &Happening { reason: Reason::DeletionBlocked, note });

@@ -41,7 +41,9 @@ impl Events {
                 let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
                 match api.create(&PostParams::default(), &event).await {
                     Ok(_) => metrics.event_written(),
-                    Err(error) => tracing::debug!(namespace, error = %super::effects::brief(&error), "event not written"),
+                    Err(error) => {
+                        tracing::debug!(namespace, error = %super::effects::brief(&error), "event not written")
+                    }
                 }
             }
         });

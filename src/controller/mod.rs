@@ -11,10 +11,10 @@ mod watches;
 
 use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
 
-use futures::{FutureExt, StreamExt, future, stream};
+use futures::{StreamExt, future, stream};
 use kube::{
     Client, Resource,
-    runtime::{Controller, WatchStreamExt, controller, predicates, reflector, watcher},
+    runtime::{Controller, Predicate, PredicateConfig, WatchStreamExt, controller, predicates, reflector, watcher},
 };
 use thiserror::Error;
 use tracing::Instrument;
@@ -68,14 +68,24 @@ pub enum Error {
 /// # Errors
 /// When it cannot start at all; while it runs, everything is retried.
 pub async fn run(start: Start) -> Result<(), Error> {
-    let Start { client, connection, clock, namespaces, operator_namespace, concurrency, settings, metrics, readiness, shutdown } =
-        start;
+    let Start {
+        client,
+        connection,
+        clock,
+        namespaces,
+        operator_namespace,
+        concurrency,
+        settings,
+        metrics,
+        readiness,
+        shutdown,
+    } = start;
     let key = InstallationKey::load_or_create(&client, &operator_namespace).await?;
     readiness.set("api-server", true);
     let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "toolzz-operator".to_owned());
     let (events, events_written) = events::Events::start(client.clone(), instance, Arc::clone(&metrics));
     let ctx = Arc::new(Context {
-        inventory: Inventory::new(clock.clone()),
+        inventory: Inventory::default(),
         client,
         connection,
         key,
@@ -128,23 +138,22 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ca
         .reflect(writer)
         .touched_objects()
         .predicate_filter(
-            predicates::Predicate::combine(
-                predicates::Predicate::combine(predicates::generation, predicates::finalizers),
-                predicates::annotations,
-            ),
-            predicates::Config::default(),
+            predicates::generation.combine(predicates::finalizers).combine(predicates::annotations),
+            PredicateConfig::default(),
         );
 
     let secrets = watches::secrets(Arc::clone(ctx), scope, reader.clone(), Arc::clone(caches));
-    let connection = stream::unfold(ctx.connection.state(), |mut state| async move {
-        state.changed().await.ok().map(|()| ((), state))
-    });
+    let connection =
+        stream::unfold(
+            ctx.connection.state(),
+            |mut state| async move { state.changed().await.ok().map(|()| ((), state)) },
+        );
     let shutdown = ctx.shutdown.clone();
     Controller::for_stream(credentials, reader)
         .with_config(controller::Config::default().concurrency(concurrency))
         .reconcile_on(secrets)
         .reconcile_all_on(connection)
-        .graceful_shutdown_on(async move { shutdown.requested().await }.boxed().shared())
+        .graceful_shutdown_on(shutdown.requested())
         .run(
             |object, ctx: Arc<Context>| {
                 let span = tracing::info_span!(
@@ -154,6 +163,7 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ca
                     generation = object.meta().generation
                 );
                 async move {
+                    let _running = ctx.metrics.reconcile_started();
                     let begun = std::time::Instant::now();
                     let action = pass::reconcile(&ctx, Arc::clone(&object)).await;
                     ctx.metrics.reconciled(outcome(&ctx, &object), begun.elapsed());
@@ -166,8 +176,7 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ca
         )
         .for_each(|result| async move {
             if let Err(error) = result {
-                // An object that is gone from the cache is the ordinary end of a resource.
-                tracing::debug!(error = %watches::brief(&error), "controller");
+                watches::log(&error);
             }
         })
         .await;
@@ -176,9 +185,9 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ca
 /// How a reconcile ended, for the metrics.
 fn outcome(ctx: &Context, object: &ToolzzCredential) -> &'static str {
     let uid = object.meta().uid.as_deref().unwrap_or_default();
-    let trouble = ctx.memories.update(uid, ctx.clock.now(), |remembered| {
-        remembered.plan.trouble.as_ref().map(|trouble| trouble.reason)
-    });
+    let trouble = ctx
+        .memories
+        .update(uid, ctx.clock.now(), |remembered| remembered.plan.trouble.as_ref().map(|trouble| trouble.reason));
     match trouble.map(Reason::class) {
         None | Some(Class::Good) => "settled",
         Some(Class::Waiting) => "retry",

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use kube::{Resource, runtime::{controller::Action, reflector::ObjectRef}};
+use kube::{Resource, runtime::controller::Action};
 
 use super::context::{Context, Remembered, secret_names};
 use crate::{
@@ -57,7 +57,8 @@ pub(super) async fn reconcile(ctx: &Context, cached: Arc<ToolzzCredential>) -> A
                         remembered.failures = 0;
                     }
                 });
-                return wake.map_or_else(Action::await_change, |wake| Action::requeue(spread(wake - now, &ctx.settings)));
+                return wake
+                    .map_or_else(Action::await_change, |wake| Action::requeue(spread(wake - now, &ctx.settings)));
             }
             step => pass.perform(step, &desired, &view).await,
         }
@@ -137,7 +138,9 @@ impl Pass<'_> {
             Some(kind) => Some(kind),
             None => {
                 let catalogue = ctx.connection.catalogue().await;
-                catalogue.and_then(|catalogue| catalogue.get(&spec.integration_id)).and_then(|integration| integration.kind)
+                catalogue
+                    .and_then(|catalogue| catalogue.get(&spec.integration_id))
+                    .and_then(|integration| integration.kind)
             }
         };
         let desired = Desired {
@@ -227,10 +230,5 @@ impl Pass<'_> {
                 Vec::new()
             },
         }
-    }
-
-    /// A reference to the resource, for logs and queues.
-    pub fn reference(&self) -> ObjectRef<ToolzzCredential> {
-        ObjectRef::from_obj(&*self.object)
     }
 }

@@ -11,7 +11,7 @@ use kube::{
     Api, Client, Resource,
     core::PartialObjectMeta,
     runtime::{
-        WatchStreamExt,
+        WatchStreamExt, controller,
         reflector::{ObjectRef, Store},
         watcher,
     },
@@ -98,10 +98,13 @@ impl Caches {
     }
 
     pub fn credentials_failed(&self, error: &watcher::Error) {
-        let missing = matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(answer)) if answer.code == 404);
+        let missing =
+            matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(answer)) if answer.code == 404);
         if missing {
             self.readiness.set("crd", false);
-            tracing::error!("the CustomResourceDefinition toolzzcredentials.toolzz.com.br is not installed; apply the files in crds/");
+            tracing::error!(
+                "the CustomResourceDefinition toolzzcredentials.toolzz.com.br is not installed; apply the files in crds/"
+            );
         } else {
             self.readiness.set("api-server", false);
             tracing::warn!(error = %watch_error(error), "the watch on ToolzzCredentials failed; trying again");
@@ -111,6 +114,16 @@ impl Caches {
     fn tell(&self) {
         let filled = |count: &AtomicUsize| count.load(Ordering::Relaxed) >= self.scopes;
         self.readiness.set("caches", filled(&self.credentials) && filled(&self.secrets));
+    }
+}
+
+/// What the controller itself could not do.
+pub(super) fn log(error: &controller::Error<std::convert::Infallible, watcher::Error>) {
+    match error {
+        // The ordinary end of a resource: it went while it was queued.
+        controller::Error::ObjectNotFound(_) => {}
+        controller::Error::QueueError(error) => tracing::warn!(error = %watch_error(error), "a watch failed"),
+        _ => tracing::error!("a reconcile did not end; please report this as a bug"),
     }
 }
 

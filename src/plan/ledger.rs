@@ -138,7 +138,11 @@ mod tests {
     use super::*;
 
     fn fake_mac(parts: &[&[u8]]) -> String {
-        parts.iter().map(|part| format!("{}.{}", part.len(), String::from_utf8_lossy(part))).collect::<Vec<_>>().join("|")
+        parts
+            .iter()
+            .map(|part| format!("{}.{}", part.len(), String::from_utf8_lossy(part)))
+            .collect::<Vec<_>>()
+            .join("|")
     }
 
     fn ledger() -> Ledger {

@@ -150,7 +150,10 @@ impl Put {
         } else if !left.is_empty() {
             (
                 Reason::RejectedByApi,
-                format!("Toolzz accepted the update but did not apply: {}. Change the spec to what it applies", left.join(", ")),
+                format!(
+                    "Toolzz accepted the update but did not apply: {}. Change the spec to what it applies",
+                    left.join(", ")
+                ),
             )
         } else {
             return None;

@@ -302,7 +302,11 @@ fn a_rejected_request_is_not_sent_again_also_after_a_restart() {
     assert!(matches!(step(&view), Step::Rest(_)));
 
     for (what, change) in [
-        ("name", Box::new(|desired: &mut Desired, _: &mut View| desired.name = "Other".into()) as Box<dyn Fn(&mut Desired, &mut View)>),
+        (
+            "name",
+            Box::new(|desired: &mut Desired, _: &mut View| desired.name = "Other".into())
+                as Box<dyn Fn(&mut Desired, &mut View)>,
+        ),
         ("user", Box::new(|desired, _| desired.user_id = "other".into())),
         ("integration", Box::new(|desired, _| desired.integration_id = "other".into())),
         ("material", Box::new(|_, view| view.material = read(OTHER_DIGEST))),
@@ -449,8 +453,11 @@ mod deletion {
     #[test]
     fn is_bounded_by_the_deadline_and_names_what_is_left() {
         let mut view = settled();
-        view.memory.trouble =
-            Some(Trouble { reason: Reason::ApiUnavailable, message: "no connection".into(), retry_at: Some(after(30)) });
+        view.memory.trouble = Some(Trouble {
+            reason: Reason::ApiUnavailable,
+            message: "no connection".into(),
+            retry_at: Some(after(30)),
+        });
         let (why, message) = reason(step(&deleted(1), &view));
         assert_eq!(why, Reason::DeletionBlocked);
         assert!(message.contains("c1") && message.contains("no connection"), "{message}");

@@ -69,7 +69,11 @@ impl InstallationKey {
 
     fn from_secret(secret: Secret) -> Result<Self, Error> {
         let bytes = secret.data.and_then(|mut data| data.remove(FIELD)).map(|value| value.0).unwrap_or_default();
-        if bytes.len() == BYTES { Ok(Self::new(bytes)) } else { Err(Error::BadInstallationKey { secret: SECRET.to_owned() }) }
+        if bytes.len() == BYTES {
+            Ok(Self::new(bytes))
+        } else {
+            Err(Error::BadInstallationKey { secret: SECRET.to_owned() })
+        }
     }
 
     /// Eight hexadecimal digits that tell this key from another and reveal nothing of it.

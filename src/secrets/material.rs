@@ -38,7 +38,8 @@ impl Material {
     /// The array as JSON text.
     pub fn to_json(&self) -> SecretString {
         // Room for everything at once: a buffer that grows leaves copies behind that nobody wipes.
-        let size: usize = self.0.iter().flatten().map(|(field, value)| 6 * (field.len() + value.expose_secret().len()) + 8).sum();
+        let size: usize =
+            self.0.iter().flatten().map(|(field, value)| 6 * (field.len() + value.expose_secret().len()) + 8).sum();
         let mut text = Zeroizing::new(Vec::with_capacity(size + 4 * self.0.len() + 8));
         let items: Vec<Exposed<'_>> = self.0.iter().map(Exposed).collect();
         // Strings in maps in an array, into memory: nothing of that can fail.

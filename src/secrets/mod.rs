@@ -60,7 +60,9 @@ pub enum Error {
         secret: String,
     },
     /// The installation key's Secret does not hold a key.
-    #[error("Secret {secret:?} holds no installation key of 32 bytes under \"key\"; restore it from a backup, or delete it to have a new one made (every ledger made with the old one is void then)")]
+    #[error(
+        "Secret {secret:?} holds no installation key of 32 bytes under \"key\"; restore it from a backup, or delete it to have a new one made (every ledger made with the old one is void then)"
+    )]
     BadInstallationKey {
         /// The Secret's name.
         secret: String,
@@ -97,7 +99,9 @@ impl Error {
             kube::Error::Api(answer) if answer.code == 403 => {
                 Self::NotAllowed { verb, namespace: namespace.to_owned(), secret }
             }
-            kube::Error::Api(answer) => Self::Kubernetes { secret, problem: format!("{} {}", answer.code, answer.reason) },
+            kube::Error::Api(answer) => {
+                Self::Kubernetes { secret, problem: format!("{} {}", answer.code, answer.reason) }
+            }
             _ => Self::Kubernetes { secret, problem: "no answer".to_owned() },
         }
     }

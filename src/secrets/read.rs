@@ -54,9 +54,7 @@ pub async fn read(
 }
 
 /// Every reference with its path in the spec.
-fn paths(
-    credentials: &[BTreeMap<String, CredentialSource>],
-) -> impl Iterator<Item = (String, &CredentialSource)> {
+fn paths(credentials: &[BTreeMap<String, CredentialSource>]) -> impl Iterator<Item = (String, &CredentialSource)> {
     credentials.iter().enumerate().flat_map(|(item, fields)| {
         fields.iter().map(move |(field, source)| (format!("spec.credentials[{item}].{field}"), source))
     })
@@ -74,7 +72,8 @@ fn pick(
             let path = format!("spec.credentials[{item}].{field}");
             let value = secrets.get(secret.as_str()).and_then(|secret| secret.data.as_ref()?.get(&key));
             let Some(value) = value else { return Err(Error::KeyMissing { field: path, secret, key }) };
-            let bad = |problem| Error::BadValue { field: path.clone(), secret: secret.clone(), key: key.clone(), problem };
+            let bad =
+                |problem| Error::BadValue { field: path.clone(), secret: secret.clone(), key: key.clone(), problem };
             if value.0.is_empty() {
                 return Err(bad("is empty"));
             }
@@ -115,7 +114,10 @@ mod tests {
             let error = picked(value, key).err().unwrap();
             assert_eq!(error.reason(), reason);
             let text = error.to_string();
-            assert!(text.contains(says) && text.contains("spec.credentials[0].api_key") && text.contains("openai"), "{text}");
+            assert!(
+                text.contains(says) && text.contains("spec.credentials[0].api_key") && text.contains("openai"),
+                "{text}"
+            );
             assert!(!format!("{error:?}{text}").contains("canary"));
         }
     }

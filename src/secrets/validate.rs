@@ -28,7 +28,10 @@ pub fn validate(integration: &Integration, material: &Material) -> Result<(), Un
                 unfit.push(format!("{path}: {} has no such field; it has: {}", integration.name, names.join(", ")));
             }
             Some(FormField { max_length: Some(most), .. }) if length > *most => {
-                unfit.push(format!("{path}: the value has {length} characters; {} takes at most {most}", integration.name));
+                unfit.push(format!(
+                    "{path}: the value has {length} characters; {} takes at most {most}",
+                    integration.name
+                ));
             }
             Some(_) => {}
         }
@@ -51,7 +54,13 @@ mod tests {
             max_length: *max_length,
             required: *required,
         };
-        Integration { id: "i".into(), name: "Twilio".into(), slug: "twilio".into(), kind: None, form: form.iter().map(field).collect() }
+        Integration {
+            id: "i".into(),
+            name: "Twilio".into(),
+            slug: "twilio".into(),
+            kind: None,
+            form: form.iter().map(field).collect(),
+        }
     }
 
     #[test]
@@ -62,7 +71,10 @@ mod tests {
             (vec![vec![("sid", "äöüß")], vec![("token", "t")]], vec![]),
             (vec![vec![("sid", "canary"), ("token", "t")]], vec!["credentials[0].sid: the value has 6 characters"]),
             (vec![vec![("sid", "1")]], vec!["needs the field token"]),
-            (vec![vec![("sdi", "1"), ("token", "t")]], vec!["[0].sdi: Twilio has no such field; it has: sid, token, note", "needs the field sid"]),
+            (
+                vec![vec![("sdi", "1"), ("token", "t")]],
+                vec!["[0].sdi: Twilio has no such field; it has: sid, token, note", "needs the field sid"],
+            ),
         ] {
             let items: Vec<&[(&str, &str)]> = items.iter().map(Vec::as_slice).collect();
             let text = validate(&form, &material(&items)).err().map(|unfit| unfit.to_string()).unwrap_or_default();

@@ -1,0 +1,90 @@
+//! The commands.
+
+mod crds;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Keeps provider credentials in Toolzz in step with Kubernetes Secrets.
+#[derive(Debug, Parser)]
+#[command(
+    name = "toolzz-operator",
+    version,
+    about,
+    long_about = "Keeps provider credentials in Toolzz in step with Kubernetes Secrets.\n\n\
+        A ToolzzCredential says which credential should exist and which Secrets hold its key material. The operator \
+        creates and updates it at Toolzz and writes its id and virtual key to the resource's status.",
+    after_help = "Examples:\n  \
+        toolzz-operator crds | kubectl apply --server-side -f -\n  \
+        TOOLZZ_API_TOKEN=... toolzz-operator run --log-format text"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the operator: in a cluster, or against the one that KUBECONFIG names.
+    Run(Box<run::RunArgs>),
+    /// Print the CustomResourceDefinitions as YAML, or write them to files.
+    Crds(crds::CrdsArgs),
+}
+
+/// Does what the arguments say. Exit codes: 0 done, 1 failed, 2 wrong arguments.
+pub fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Run(arguments) => run::run(*arguments),
+        Command::Crds(arguments) => crds::crds(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            use std::io::Write as _;
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_of_run_has_an_environment_variable_and_a_help() {
+        let command = Arguments::command();
+        let run = command.find_subcommand("run").unwrap();
+        for argument in
+            run.get_arguments().filter(|argument| !["help", "version"].contains(&argument.get_id().as_str()))
+        {
+            let id = argument.get_id();
+            assert!(argument.get_env().is_some(), "{id} has no environment variable");
+            assert!(argument.get_help().is_some(), "{id} has no help");
+        }
+    }
+
+    #[test]
+    fn the_token_is_no_argument() {
+        assert!(Arguments::try_parse_from(["toolzz-operator", "run", "--api-token", "x"]).is_err());
+    }
+
+    #[test]
+    fn a_wrong_value_names_its_flag() {
+        for (flag, value) in
+            [("--resync-interval", "soon"), ("--concurrency", "0"), ("--log-format", "xml"), ("--http-addr", "x")]
+        {
+            let error = Arguments::try_parse_from(["toolzz-operator", "run", flag, value]).unwrap_err().to_string();
+            assert!(error.contains(flag), "{error}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! `toolzz-operator run`.
+
+use std::{net::SocketAddr, num::NonZeroU16, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
+
+use thiserror::Error;
+
+use crate::{
+    api::ListingKey,
+    controller,
+    plan::Settings,
+    remote::{Clock, Config, Connection, Observer, Operation, TokenSource},
+    runtime::{self, LogFormat, Metrics, Readiness, Shutdown},
+};
+
+/// Where the token is, when it is not in a file: for local use. Never an argument: those are seen by everybody.
+const TOKEN_VARIABLE: &str = "TOOLZZ_API_TOKEN";
+
+/// Run the operator.
+#[derive(Debug, clap::Args)]
+#[command(
+    long_about = "Runs the operator: in a cluster with its service account, or against the cluster that KUBECONFIG names.\n\n\
+        Give it the Toolzz token in a file (--api-token-file) or, for local use, in the environment variable \
+        TOOLZZ_API_TOKEN. The CustomResourceDefinitions must be installed: see `toolzz-operator crds`.",
+    after_help = "Durations: 500ms, 45s, 10m, 1h30m.\n\n\
+        Ends on SIGTERM or SIGINT after the step in hand; a second signal ends it at once."
+)]
+pub(super) struct RunArgs {
+    /// Base URL of the Toolzz API.
+    #[arg(long, env = "TOOLZZ_API_URL", value_name = "URL", default_value = "https://chat.api.toolzz.com.br/api/v1")]
+    api_url: String,
+    /// File with the API token; read again when it changes.
+    #[arg(long, env = "TOOLZZ_API_TOKEN_FILE", value_name = "FILE")]
+    api_token_file: Option<PathBuf>,
+    /// Namespaces to watch, separated by commas. Empty: all.
+    #[arg(long, env = "TOOLZZ_NAMESPACES", value_name = "NAMES", value_delimiter = ',')]
+    namespaces: Vec<String>,
+    /// Hosts the API URL may have, separated by commas. Empty: any.
+    #[arg(long, env = "TOOLZZ_ALLOWED_HOSTS", value_name = "HOSTS", value_delimiter = ',')]
+    allowed_hosts: Vec<String>,
+    /// Allow an http:// URL also where it is not loopback. The token and all key material can be read on the way then.
+    #[arg(long, env = "TOOLZZ_ALLOW_INSECURE_HTTP", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    allow_insecure_http: bool,
+    /// How often credentials are compared with Toolzz's listings.
+    #[arg(long, env = "TOOLZZ_RESYNC_INTERVAL", value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    resync_interval: Duration,
+    /// How long a lost request may still take effect: the pause before a create is tried anew. Longer than --request-timeout.
+    #[arg(long, env = "TOOLZZ_SETTLE_PERIOD", value_name = "DURATION", default_value = "45s", value_parser = duration)]
+    settle_period: Duration,
+    /// Time limit for a request to Toolzz.
+    #[arg(long, env = "TOOLZZ_REQUEST_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    request_timeout: Duration,
+    /// How many resources are worked on at a time.
+    #[arg(long, env = "TOOLZZ_CONCURRENCY", value_name = "N", default_value = "64")]
+    concurrency: NonZeroU16,
+    /// Requests per second to Toolzz. 0: no limit.
+    #[arg(long, env = "TOOLZZ_RATE_LIMIT", value_name = "N", default_value_t = 50)]
+    rate_limit: u32,
+    /// How long a deletion waits for Toolzz before the resource is let go and what stays active is named.
+    #[arg(long, env = "TOOLZZ_DELETION_DEADLINE", value_name = "DURATION", default_value = "15m", value_parser = duration)]
+    deletion_deadline: Duration,
+    /// Address for /metrics, /healthz and /readyz.
+    #[arg(long, env = "TOOLZZ_HTTP_ADDR", value_name = "ADDR", default_value = "0.0.0.0:8080")]
+    http_addr: SocketAddr,
+    /// How log lines look.
+    #[arg(long, env = "TOOLZZ_LOG_FORMAT", value_name = "FORMAT", default_value = "json")]
+    log_format: LogFormat,
+    /// Level (error, warn, info, debug, trace), or a filter such as `info,toolzz_operator=debug`.
+    #[arg(long, env = "TOOLZZ_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    log_level: String,
+    /// Namespace that holds the installation key. Absent: the one the operator runs in, or the kubeconfig's.
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAME")]
+    operator_namespace: Option<String>,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: kube::core::Duration = text.parse().map_err(|error| format!("{error}"))?;
+    if parsed.is_negative() || Duration::from(parsed).is_zero() {
+        return Err("must be more than zero".to_owned());
+    }
+    Ok(parsed.into())
+}
+
+/// Why the operator does not start.
+#[derive(Debug, Error)]
+enum Error {
+    #[error(
+        "--settle-period ({settle:?}) must be longer than --request-timeout ({request:?}): a request may take effect until its time limit"
+    )]
+    SettlesTooSoon { settle: Duration, request: Duration },
+    #[error("no API token: give --api-token-file, or set {TOKEN_VARIABLE} for local use")]
+    NoToken,
+    #[error("--log-level: {0}")]
+    LogLevel(#[from] tracing_subscriber::filter::ParseError),
+    #[error("--api-url: {0}")]
+    ApiUrl(#[from] crate::remote::ConfigError),
+    #[error("no access to Kubernetes: {0}. Set KUBECONFIG, or run in a cluster")]
+    Kubernetes(#[from] kube::config::InferConfigError),
+    #[error("the Kubernetes client: {0}")]
+    Client(#[from] kube::Error),
+    #[error("--http-addr {addr}: {source}")]
+    Http { addr: SocketAddr, source: std::io::Error },
+    #[error("{0}")]
+    System(#[from] std::io::Error),
+    #[error("{0}")]
+    Controller(#[from] controller::Error),
+}
+
+pub(super) fn run(arguments: RunArgs) -> Result<(), Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(operate(arguments))?;
+    Ok(())
+}
+
+async fn operate(arguments: RunArgs) -> Result<(), Error> {
+    let (settle, request) = (arguments.settle_period, arguments.request_timeout);
+    if settle <= request {
+        return Err(Error::SettlesTooSoon { settle, request });
+    }
+    runtime::start_telemetry(arguments.log_format, &arguments.log_level)?;
+    // Fails only when one is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let shutdown = Shutdown::on_signals()?;
+    let metrics = Arc::new(Metrics::default());
+    let readiness = Arc::new(Readiness::new(&["api-server", "crd", "caches"]));
+
+    let token = match (&arguments.api_token_file, std::env::var(TOKEN_VARIABLE)) {
+        (Some(file), _) => TokenSource::file(file),
+        (None, Ok(token)) => TokenSource::fixed(token.into()),
+        (None, Err(_)) => return Err(Error::NoToken),
+    };
+    let clock = Clock::start();
+    let config = Config {
+        request_timeout: request,
+        rate_limit: NonZeroU32::new(arguments.rate_limit),
+        allow_insecure_http: arguments.allow_insecure_http,
+        allowed_hosts: named(&arguments.allowed_hosts),
+        catalogue_ttl: arguments.resync_interval,
+        ..Config::new(arguments.api_url)
+    };
+    let connection = Connection::new(config, token, clock.clone(), Arc::new(Counting(Arc::clone(&metrics))))?;
+
+    let kubernetes = kube::Config::infer().await?;
+    let operator_namespace = arguments
+        .operator_namespace
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| kubernetes.default_namespace.clone());
+    let client = kube::Client::try_from(kubernetes)?;
+
+    let addr = arguments.http_addr;
+    let http = runtime::serve(addr, Arc::clone(&readiness), Arc::clone(&metrics), shutdown.clone());
+    let controller = controller::run(controller::Start {
+        client,
+        connection,
+        clock,
+        namespaces: named(&arguments.namespaces),
+        operator_namespace,
+        concurrency: arguments.concurrency.get(),
+        settings: Settings {
+            resync_interval: arguments.resync_interval,
+            settle_period: settle,
+            deletion_deadline: arguments.deletion_deadline,
+        },
+        metrics,
+        readiness,
+        shutdown,
+    });
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
+    tokio::try_join!(async { http.await.map_err(|source| Error::Http { addr, source }) }, async {
+        controller.await.map_err(Error::from)
+    },)?;
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// What a comma list names: an empty list is one empty name to the parser.
+fn named(list: &[String]) -> Vec<String> {
+    list.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
+}
+
+/// Counts what the connection does.
+struct Counting(Arc<Metrics>);
+
+impl Observer for Counting {
+    fn called(&self, operation: Operation, outcome: &'static str, elapsed: Duration) {
+        self.0.remote_call(operation.as_str(), outcome, elapsed);
+    }
+
+    fn listed(&self, key: &ListingKey, rows: usize) {
+        self.0.listed(&key.to_string(), rows);
+    }
+}

@@ -1,0 +1,237 @@
+//! What is known of the remote credentials, from listings and from the answers to own writes.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use super::{Connection, Listed, Outcome};
+use crate::api::{CredentialId, ListingFacts, ListingKey, Row, Seen, Tick, marker_tag};
+
+/// The credentials of a connection, by listing.
+#[derive(Default)]
+pub struct Inventory {
+    shelves: Mutex<HashMap<ListingKey, Arc<Shelf>>>,
+    shows_inactive: AtomicBool,
+}
+
+/// One listing.
+#[derive(Default)]
+struct Shelf {
+    /// Whoever reads the listing: one at a time.
+    flight: tokio::sync::Mutex<()>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    facts: Option<ListingFacts>,
+    rows: HashMap<CredentialId, Seen>,
+    by_name: HashMap<String, Vec<CredentialId>>,
+    by_tag: HashMap<String, Vec<CredentialId>>,
+}
+
+impl Inventory {
+    /// Makes sure of a listing that began strictly after a moment. Who asks at the same time shares one.
+    pub async fn look(&self, connection: &Connection, key: &ListingKey, began_after: Tick) -> Outcome<()> {
+        let shelf = self.shelf(key);
+        let served = || shelf.known().facts.is_some_and(|facts| facts.began_at > began_after);
+        if served() {
+            return Outcome::Done(());
+        }
+        let _flight = shelf.flight.lock().await;
+        if served() {
+            return Outcome::Done(());
+        }
+        let clock = connection.clock();
+        clock.until_after(began_after).await;
+        let began_at = clock.now();
+        connection.list(key).await.map(|listed| {
+            if listed.rows.iter().any(|row| !row.fields.active) {
+                self.shows_inactive.store(true, Ordering::Relaxed);
+            }
+            shelf.known().replace(listed, began_at, self.shows_inactive());
+        })
+    }
+
+    /// A credential as the answer to an own write showed it.
+    pub fn learn(&self, key: &ListingKey, row: Row, at: Tick) {
+        self.shelf(key).known().put(Seen { row, at });
+    }
+
+    /// A credential does not exist.
+    pub fn forget(&self, key: &ListingKey, id: &CredentialId) {
+        self.shelf(key).known().take(id);
+    }
+
+    /// Whether a listing of this connection ever showed an inactive credential.
+    pub fn shows_inactive(&self) -> bool {
+        self.shows_inactive.load(Ordering::Relaxed)
+    }
+
+    /// The last listing as a whole.
+    pub fn facts(&self, key: &ListingKey) -> Option<ListingFacts> {
+        self.shelf(key).known().facts
+    }
+
+    /// One credential.
+    pub fn row(&self, key: &ListingKey, id: &CredentialId) -> Option<Seen> {
+        self.shelf(key).known().rows.get(id).cloned()
+    }
+
+    /// The credentials whose name ends with the marker of this tag.
+    pub fn tagged(&self, key: &ListingKey, tag: &str) -> Vec<Seen> {
+        let shelf = self.shelf(key);
+        let known = shelf.known();
+        known.pick(known.by_tag.get(tag))
+    }
+
+    /// The credentials of this very name.
+    pub fn named(&self, key: &ListingKey, name: &str) -> Vec<Seen> {
+        let shelf = self.shelf(key);
+        let known = shelf.known();
+        known.pick(known.by_name.get(name))
+    }
+
+    /// The credentials whose name ends with any marker.
+    pub fn marked(&self, key: &ListingKey) -> Vec<Seen> {
+        let shelf = self.shelf(key);
+        let known = shelf.known();
+        known.by_tag.values().flat_map(|ids| known.pick(Some(ids))).collect()
+    }
+
+    fn shelf(&self, key: &ListingKey) -> Arc<Shelf> {
+        let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shelf) = shelves.get(key) {
+            return Arc::clone(shelf);
+        }
+        Arc::clone(shelves.entry(key.clone()).or_default())
+    }
+}
+
+impl Shelf {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    /// A listing takes the place of what was known, but for what it may have missed: answers that came after it began,
+    /// and inactive credentials while it is not known that listings show such.
+    fn replace(&mut self, listed: Listed, began_at: Tick, shows_inactive: bool) {
+        let before = std::mem::take(self);
+        self.facts = Some(ListingFacts { began_at, complete: listed.complete });
+        for row in listed.rows {
+            self.put(Seen { row, at: began_at });
+        }
+        for (id, seen) in before.rows {
+            let newer = seen.at >= began_at;
+            let hidden = !shows_inactive && !seen.row.fields.active && !self.rows.contains_key(&id);
+            if newer || hidden {
+                self.put(seen);
+            }
+        }
+    }
+
+    fn put(&mut self, seen: Seen) {
+        let id = seen.row.id.clone();
+        self.take(&id);
+        let name = &seen.row.fields.name;
+        if let Some(tag) = marker_tag(name) {
+            self.by_tag.entry(tag.to_owned()).or_default().push(id.clone());
+        }
+        self.by_name.entry(name.clone()).or_default().push(id.clone());
+        self.rows.insert(id, seen);
+    }
+
+    fn take(&mut self, id: &CredentialId) {
+        let Some(seen) = self.rows.remove(id) else { return };
+        let name = seen.row.fields.name;
+        if let Some(tag) = marker_tag(&name) {
+            remove(&mut self.by_tag, tag, id);
+        }
+        remove(&mut self.by_name, &name, id);
+    }
+
+    fn pick(&self, ids: Option<&Vec<CredentialId>>) -> Vec<Seen> {
+        ids.into_iter().flatten().filter_map(|id| self.rows.get(id).cloned()).collect()
+    }
+}
+
+fn remove(index: &mut HashMap<String, Vec<CredentialId>>, key: &str, id: &CredentialId) {
+    if let Some(ids) = index.get_mut(key) {
+        ids.retain(|other| other != id);
+        if ids.is_empty() {
+            index.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{CredentialType, Fields, marked_name};
+
+    fn row(id: &str, name: &str, active: bool) -> Row {
+        let text = String::new;
+        let fields = Fields {
+            name: name.into(),
+            user_id: text(),
+            unity_id: text(),
+            integration_id: text(),
+            secret_id: "s".into(),
+            active,
+        };
+        Row { id: id.into(), fields, virtual_key: None, integration: None }
+    }
+
+    fn ids(known: &Known) -> Vec<String> {
+        let mut ids: Vec<String> = known.rows.keys().map(ToString::to_string).collect();
+        ids.sort();
+        ids
+    }
+
+    #[test]
+    fn a_listing_replaces_only_what_it_must_have_seen() {
+        // (the row, when it was learnt, listings are known to show inactive ones, it stays)
+        for (active, at, shows_inactive, stays) in [
+            (true, 9, true, false),
+            (true, 10, true, true),
+            (true, 11, true, true),
+            (false, 9, true, false),
+            (false, 9, false, true),
+            (true, 9, false, false),
+        ] {
+            let mut known = Known::default();
+            known.put(Seen { row: row("own", "n", active), at: Tick(at) });
+            known.replace(Listed { rows: vec![row("other", "n", true)], complete: true }, Tick(10), shows_inactive);
+            assert_eq!(ids(&known).contains(&"own".to_owned()), stays, "{active} {at} {shows_inactive}");
+            assert_eq!(known.by_name["n"].len(), if stays { 2 } else { 1 });
+        }
+    }
+
+    #[test]
+    fn a_listing_does_not_undo_a_later_answer() {
+        let mut known = Known::default();
+        known.put(Seen { row: row("c", "new", true), at: Tick(11) });
+        known.replace(Listed { rows: vec![row("c", "old", false)], complete: true }, Tick(10), true);
+        assert_eq!(known.rows[&"c".into()].row.fields.name, "new");
+        assert!(!known.by_name.contains_key("old"));
+    }
+
+    #[test]
+    fn a_renamed_credential_is_found_under_its_new_name_only() {
+        let inventory = Inventory::default();
+        let key = ListingKey { unity_id: "u".into(), kind: CredentialType::Llm };
+        let tag = "0f8fad5b-12345678";
+        inventory.learn(&key, row("c", &marked_name("n", tag), false), Tick(1));
+        assert_eq!((inventory.tagged(&key, tag).len(), inventory.marked(&key).len()), (1, 1));
+        inventory.learn(&key, row("c", "n", true), Tick(2));
+        assert_eq!((inventory.tagged(&key, tag).len(), inventory.named(&key, "n").len()), (0, 1));
+        inventory.forget(&key, &"c".into());
+        assert!(inventory.named(&key, "n").is_empty() && inventory.row(&key, &"c".into()).is_none());
+    }
+}

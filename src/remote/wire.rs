@@ -1,0 +1,326 @@
+//! The JSON of the API: written as documented, read tolerantly.
+//! Source: the vendor's pages "Create Credential", "Update Credential" and "Get Credentials by Type".
+//!
+//! What stands under `credentials` in an answer to a write has no field here: it is never read.
+
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use zeroize::Zeroizing;
+
+use super::{client::NewCredential, outcome::Unreadable};
+use crate::api::{CredentialId, CredentialType, Fields, FormField, Integration, Row, SecretId};
+
+/// As the custom resource's status has it.
+const MAX_ID: usize = 253;
+
+/// The documented body of a create. Never active: that is what the update is for.
+///
+/// # Errors
+/// The key material is not JSON.
+pub(super) fn create_body(
+    new: &NewCredential<'_>,
+    credentials: &SecretString,
+) -> Result<Zeroizing<Vec<u8>>, serde_json::Error> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Body<'a> {
+        name: &'a str,
+        user_id: &'a str,
+        unity_id: &'a str,
+        integration_id: &'a str,
+        status: bool,
+        credentials: &'a RawValue,
+    }
+    let text = credentials.expose_secret();
+    let body = Body {
+        name: new.name,
+        user_id: new.user_id,
+        unity_id: new.unity_id,
+        integration_id: new.integration_id,
+        status: false,
+        credentials: serde_json::from_str(text)?,
+    };
+    // Large enough from the start: a buffer that grows leaves copies behind. JSON writes at most
+    // six bytes for one.
+    let names = [new.name, new.user_id, new.unity_id, new.integration_id];
+    let room = text.len() + 6 * names.map(str::len).iter().sum::<usize>() + 256;
+    let mut buffer = Zeroizing::new(Vec::with_capacity(room));
+    serde_json::to_writer(&mut *buffer, &body)?;
+    Ok(buffer)
+}
+
+/// The whole documented body of an update.
+pub(super) fn update_body(fields: &Fields) -> Result<Vec<u8>, serde_json::Error> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Body<'a> {
+        name: &'a str,
+        user_id: &'a str,
+        unity_id: &'a str,
+        integration_id: &'a str,
+        secret_id: &'a str,
+        status: bool,
+    }
+    serde_json::to_vec(&Body {
+        name: &fields.name,
+        user_id: &fields.user_id,
+        unity_id: &fields.unity_id,
+        integration_id: &fields.integration_id,
+        secret_id: fields.secret_id.as_str(),
+        status: fields.active,
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireRow<'a> {
+    id: String,
+    name: String,
+    user_id: String,
+    unity_id: String,
+    integration_id: String,
+    secret_id: String,
+    status: bool,
+    virtual_key: Option<String>,
+    #[serde(borrow)]
+    integration: Option<&'a RawValue>,
+}
+
+impl WireRow<'_> {
+    fn into_row(self, integration: Option<Arc<Integration>>) -> Option<Row> {
+        let usable = |id: &str| !id.is_empty() && id.len() <= MAX_ID;
+        (usable(&self.id) && usable(&self.secret_id)).then(|| Row {
+            id: CredentialId(self.id),
+            fields: Fields {
+                name: self.name,
+                user_id: self.user_id,
+                unity_id: self.unity_id,
+                integration_id: self.integration_id,
+                secret_id: SecretId(self.secret_id),
+                active: self.status,
+            },
+            virtual_key: self.virtual_key.filter(|key| !key.is_empty()),
+            integration,
+        })
+    }
+}
+
+/// The answer to a create or an update.
+pub(super) fn row(body: &[u8]) -> Result<Row, Unreadable> {
+    let wire: WireRow<'_> = serde_json::from_slice(body).map_err(|error| problem(&error))?;
+    let integration = wire.integration.and_then(|raw| integration(raw.get())).map(Arc::new);
+    wire.into_row(integration).ok_or(Unreadable::WrongShape)
+}
+
+fn problem(error: &serde_json::Error) -> Unreadable {
+    if error.is_data() { Unreadable::WrongShape } else { Unreadable::NotJson }
+}
+
+/// The rows of a listing.
+#[derive(Debug)]
+pub(super) struct Rows {
+    pub(super) rows: Vec<Row>,
+    /// Every row could be read.
+    pub(super) complete: bool,
+}
+
+/// A listing in any of the shapes seen: `[{credentials: {…}, integration: {…}}]`, the older
+/// `{credentials: […], integration: […]}`, and `{items: [{…, integration: {…}}]}`.
+pub(super) fn rows(body: &[u8]) -> Result<Rows, Unreadable> {
+    /// One element, nested or flat.
+    #[derive(Deserialize)]
+    struct Pair<'a> {
+        #[serde(borrow)]
+        credentials: &'a RawValue,
+        #[serde(borrow)]
+        integration: Option<&'a RawValue>,
+    }
+    let mut rows = Vec::new();
+    let mut complete = true;
+    let mut integrations = Interned::default();
+    let mut keep = |raw: &RawValue, integration: Option<Arc<Integration>>, own: &mut Interned<'_>| {
+        let wire: Option<WireRow<'_>> = serde_json::from_str(raw.get()).ok();
+        let row = wire.and_then(|wire| {
+            let id = wire.integration_id.clone();
+            wire.into_row(integration.or_else(|| own.by_id(&id)))
+        });
+        complete &= row.is_some();
+        rows.extend(row);
+    };
+    let (elements, pairs) = match Listing::of(body)? {
+        Listing::Pairs(elements) => (elements, true),
+        Listing::Items(elements) => (elements, false),
+        Listing::Older { credentials, integration } => {
+            for raw in integration {
+                integrations.of(raw);
+            }
+            for raw in credentials {
+                keep(raw, None, &mut integrations);
+            }
+            return Ok(Rows { rows, complete });
+        }
+    };
+    for raw in elements {
+        let nested = if pairs { serde_json::from_str::<Pair<'_>>(raw.get()).ok() } else { None };
+        if let Some(pair) = nested {
+            let integration = pair.integration.and_then(|raw| integrations.of(raw));
+            keep(pair.credentials, integration, &mut integrations);
+        } else {
+            let flat = serde_json::from_str::<Flat<'_>>(raw.get()).ok();
+            let integration = flat.and_then(|flat| flat.integration).and_then(|raw| integrations.of(raw));
+            keep(raw, integration, &mut integrations);
+        }
+    }
+    Ok(Rows { rows, complete })
+}
+
+#[derive(Deserialize)]
+struct Flat<'a> {
+    #[serde(borrow)]
+    integration: Option<&'a RawValue>,
+}
+
+/// The outer shape of a listing; the elements are still text, so that one bad row is one bad row.
+enum Listing<'a> {
+    Pairs(Vec<&'a RawValue>),
+    Items(Vec<&'a RawValue>),
+    Older { credentials: Vec<&'a RawValue>, integration: Vec<&'a RawValue> },
+}
+
+impl<'a> Listing<'a> {
+    fn of(body: &'a [u8]) -> Result<Self, Unreadable> {
+        #[derive(Deserialize)]
+        struct Object<'a> {
+            #[serde(borrow)]
+            items: Option<Vec<&'a RawValue>>,
+            #[serde(borrow)]
+            credentials: Option<Vec<&'a RawValue>>,
+            #[serde(borrow)]
+            integration: Option<Vec<&'a RawValue>>,
+        }
+        if body.trim_ascii_start().first() == Some(&b'[') {
+            return serde_json::from_slice(body).map(Self::Pairs).map_err(|error| problem(&error));
+        }
+        let object: Object<'_> = serde_json::from_slice(body).map_err(|error| problem(&error))?;
+        match (object.items, object.credentials) {
+            (Some(items), None) => Ok(Self::Items(items)),
+            (None, Some(credentials)) => {
+                Ok(Self::Older { credentials, integration: object.integration.unwrap_or_default() })
+            }
+            _ => Err(Unreadable::WrongShape),
+        }
+    }
+}
+
+/// Each integration once, however often a listing repeats it.
+#[derive(Default)]
+struct Interned<'a> {
+    by_text: HashMap<&'a str, Option<Arc<Integration>>>,
+    by_id: HashMap<String, Arc<Integration>>,
+}
+
+impl<'a> Interned<'a> {
+    /// The same text is read once; the same integration, written differently, is kept once.
+    fn of(&mut self, raw: &'a RawValue) -> Option<Arc<Integration>> {
+        if let Some(known) = self.by_text.get(raw.get()) {
+            return known.clone();
+        }
+        let shared = integration(raw.get()).map(|read| match self.by_id.get(&read.id) {
+            Some(known) if **known == read => Arc::clone(known),
+            _ => {
+                let shared = Arc::new(read);
+                self.by_id.insert(shared.id.clone(), Arc::clone(&shared));
+                shared
+            }
+        });
+        self.by_text.insert(raw.get(), shared.clone());
+        shared
+    }
+
+    fn by_id(&self, id: &str) -> Option<Arc<Integration>> {
+        self.by_id.get(id).cloned()
+    }
+}
+
+/// `[{"integrations": {…}}]`, and the same without the wrapper or within `items`.
+pub(super) fn catalogue(body: &[u8]) -> Result<Vec<Integration>, Unreadable> {
+    #[derive(Deserialize)]
+    struct Entry<'a> {
+        #[serde(borrow)]
+        integrations: &'a RawValue,
+    }
+    let elements = match Listing::of(body)? {
+        Listing::Pairs(elements) | Listing::Items(elements) => elements,
+        Listing::Older { .. } => return Err(Unreadable::WrongShape),
+    };
+    let read = |raw: &RawValue| match serde_json::from_str::<Entry<'_>>(raw.get()) {
+        Ok(entry) => integration(entry.integrations.get()),
+        Err(_) => integration(raw.get()),
+    };
+    Ok(elements.into_iter().filter_map(read).collect())
+}
+
+fn integration(text: &str) -> Option<Integration> {
+    #[derive(Deserialize)]
+    struct WireIntegration<'a> {
+        id: String,
+        name: Option<String>,
+        slug: Option<String>,
+        #[serde(borrow, rename = "type")]
+        kind: Option<Cow<'a, str>>,
+        #[serde(borrow)]
+        form: Option<&'a RawValue>,
+    }
+    let wire: WireIntegration<'_> = serde_json::from_str(text).ok()?;
+    Some(Integration {
+        id: wire.id,
+        name: wire.name.unwrap_or_default(),
+        slug: wire.slug.unwrap_or_default(),
+        kind: wire.kind.and_then(|kind| CredentialType::from_name(&kind.to_ascii_lowercase())),
+        // A form that is only half understood would have good fields refused as unknown: none then.
+        form: wire.form.and_then(|raw| serde_json::from_str(raw.get()).ok()).map(form).unwrap_or_default(),
+    })
+}
+
+#[derive(Deserialize)]
+struct WireField {
+    name: String,
+    // The vendor writes the first; both may stand there.
+    #[serde(default, rename = "maxLenght", deserialize_with = "tolerant_length")]
+    max_lenght: Option<usize>,
+    #[serde(default, rename = "maxLength", deserialize_with = "tolerant_length")]
+    max_length: Option<usize>,
+    #[serde(default, deserialize_with = "tolerant_bool")]
+    required: bool,
+}
+
+fn form(wire: Vec<WireField>) -> Vec<FormField> {
+    let field = |field: WireField| FormField {
+        name: field.name,
+        max_length: field.max_lenght.or(field.max_length),
+        required: field.required,
+    };
+    wire.into_iter().map(field).collect()
+}
+
+/// A number, or text that is one; zero, empty and anything else is no limit.
+fn tolerant_length<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    let length = match serde_json::Value::deserialize(deserializer)? {
+        serde_json::Value::Number(number) => number.as_u64(),
+        serde_json::Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    Ok(length.filter(|length| *length > 0).and_then(|length| usize::try_from(length).ok()))
+}
+
+/// Only what clearly says so is required: what is not is found out by the API's answer.
+fn tolerant_bool<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(match serde_json::Value::deserialize(deserializer)? {
+        serde_json::Value::Bool(value) => value,
+        serde_json::Value::String(text) => text.trim().eq_ignore_ascii_case("true"),
+        _ => false,
+    })
+}

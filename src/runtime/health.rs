@@ -1,0 +1,87 @@
+//! `/healthz`, `/readyz` and `/metrics`.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use tokio::net::TcpListener;
+
+use super::{Metrics, Shutdown};
+
+/// What must be so before the operator is ready, by name.
+pub struct Readiness(Mutex<BTreeMap<&'static str, bool>>);
+
+impl Readiness {
+    /// None of these is so yet.
+    pub fn new(checks: &[&'static str]) -> Self {
+        Self(Mutex::new(checks.iter().map(|check| (*check, false)).collect()))
+    }
+
+    /// One of them is so, or is so no longer.
+    pub fn set(&self, check: &'static str, ok: bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(check, ok);
+    }
+
+    /// Whether all are so, and a line for each.
+    pub fn report(&self) -> (bool, String) {
+        let checks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = checks.iter().fold(String::new(), |mut text, (check, ok)| {
+            let _ = writeln!(text, "{}{check} {}", if *ok { "[+]" } else { "[-]" }, if *ok { "ok" } else { "not yet" });
+            text
+        });
+        (checks.values().all(|ok| *ok), text)
+    }
+}
+
+/// Serves until the shutdown.
+///
+/// # Errors
+/// When the address cannot be listened on.
+pub async fn serve(
+    addr: SocketAddr,
+    readiness: Arc<Readiness>,
+    metrics: Arc<Metrics>,
+    shutdown: Shutdown,
+) -> std::io::Result<()> {
+    let listener = TcpListener::bind(addr).await?;
+    tracing::info!(addr = %listener.local_addr()?, "http server listening");
+    let router = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready).with_state(readiness))
+        .route("/metrics", get(scrape).with_state(metrics));
+    axum::serve(listener, router).with_graceful_shutdown(shutdown.requested()).await
+}
+
+async fn ready(State(readiness): State<Arc<Readiness>>) -> impl IntoResponse {
+    let (ok, text) = readiness.report();
+    (if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text)
+}
+
+async fn scrape(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], metrics.text())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_ready_when_every_check_is_ok() {
+        let readiness = Readiness::new(&["crd", "caches"]);
+        readiness.set("crd", true);
+        assert_eq!(readiness.report(), (false, "[-]caches not yet\n[+]crd ok\n".to_owned()));
+        readiness.set("caches", true);
+        assert!(readiness.report().0);
+    }
+}

@@ -1,0 +1,235 @@
+//! What is counted, in OpenMetrics text.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError, atomic::AtomicU64},
+    time::{Duration, Instant},
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::{Registry, Unit},
+};
+
+use crate::api::Reason;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Operation {
+    operation: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Call {
+    operation: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByReason {
+    reason: &'static str,
+}
+
+/// The operator's metrics. Every name begins with `toolzz_operator_`.
+pub struct Metrics {
+    registry: Registry,
+    reconciles: Family<Outcome, Counter>,
+    reconcile_duration: Histogram,
+    active: Gauge,
+    calls: Family<Call, Counter>,
+    call_duration: Family<Operation, Histogram, fn() -> Histogram>,
+    resources: Family<ByReason, Gauge>,
+    strays: Gauge,
+    orphaned: Counter,
+    events: Counter,
+    listing_age: Gauge<f64, AtomicU64>,
+    listing_rows: Gauge,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The reason each resource is counted under, by uid.
+    reasons: HashMap<String, Reason>,
+    strays: HashMap<String, usize>,
+    /// When each listing was last read, and its rows.
+    listings: HashMap<String, (Instant, usize)>,
+}
+
+fn seconds() -> Histogram {
+    Histogram::new([0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0])
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("toolzz_operator");
+        let metrics = Self {
+            reconciles: Family::default(),
+            reconcile_duration: seconds(),
+            active: Gauge::default(),
+            calls: Family::default(),
+            call_duration: Family::new_with_constructor(seconds),
+            resources: Family::default(),
+            strays: Gauge::default(),
+            orphaned: Counter::default(),
+            events: Counter::default(),
+            listing_age: Gauge::default(),
+            listing_rows: Gauge::default(),
+            state: Mutex::default(),
+            registry: Registry::default(),
+        };
+        registry.register("build", "The running version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        registry.register("reconciles", "Reconciles by how they ended", metrics.reconciles.clone());
+        registry.register_with_unit(
+            "reconcile_duration",
+            "Time of a reconcile",
+            Unit::Seconds,
+            metrics.reconcile_duration.clone(),
+        );
+        registry.register("reconciles_running", "Reconciles under way", metrics.active.clone());
+        registry.register("remote_calls", "Calls of the Toolzz API by operation and outcome", metrics.calls.clone());
+        registry.register_with_unit(
+            "remote_call_duration",
+            "Time of a call of the Toolzz API",
+            Unit::Seconds,
+            metrics.call_duration.clone(),
+        );
+        registry.register("resources", "Resources by the reason of their Ready condition", metrics.resources.clone());
+        registry.register("stray_credentials", "Inactive, marked credentials at Toolzz that no resource's ledger names: left by lost answers or superseded material", metrics.strays.clone());
+        registry.register(
+            "orphaned_active_credentials",
+            "Credentials left active when a deletion passed its deadline",
+            metrics.orphaned.clone(),
+        );
+        registry.register("events", "Events written", metrics.events.clone());
+        registry.register_with_unit(
+            "listing_age",
+            "Age of the oldest listing in use",
+            Unit::Seconds,
+            metrics.listing_age.clone(),
+        );
+        registry.register("listing_rows", "Credentials seen in the last listings", metrics.listing_rows.clone());
+        Self { registry, ..metrics }
+    }
+}
+
+impl Metrics {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A reconcile begins; it is counted when the guard goes, also when it is cancelled.
+    pub fn reconcile_started(&self) -> Running<'_> {
+        self.active.inc();
+        Running(self)
+    }
+
+    /// A reconcile ended.
+    pub fn reconciled(&self, outcome: &'static str, elapsed: Duration) {
+        self.reconciles.get_or_create(&Outcome { outcome }).inc();
+        self.reconcile_duration.observe(elapsed.as_secs_f64());
+    }
+
+    /// A call of the remote API ended.
+    pub fn remote_call(&self, operation: &'static str, outcome: &'static str, elapsed: Duration) {
+        self.calls.get_or_create(&Call { operation, outcome }).inc();
+        self.call_duration.get_or_create(&Operation { operation }).observe(elapsed.as_secs_f64());
+    }
+
+    /// A listing was read.
+    pub fn listed(&self, listing: &str, rows: usize) {
+        self.state().listings.insert(listing.to_owned(), (Instant::now(), rows));
+    }
+
+    /// The reason of a resource's Ready condition; `None`: the resource is gone.
+    pub fn resource(&self, uid: &str, reason: Option<Reason>) {
+        let before = match reason {
+            Some(reason) => self.state().reasons.insert(uid.to_owned(), reason),
+            None => self.state().reasons.remove(uid),
+        };
+        if before == reason {
+            return;
+        }
+        let gauge = |reason: Reason| self.resources.get_or_create_owned(&ByReason { reason: reason.as_str() });
+        before.map(|reason| gauge(reason).dec());
+        reason.map(|reason| gauge(reason).inc());
+    }
+
+    /// How many strays a listing shows.
+    pub fn strays(&self, listing: &str, count: usize) {
+        let mut state = self.state();
+        state.strays.insert(listing.to_owned(), count);
+        self.strays.set(i64::try_from(state.strays.values().sum::<usize>()).unwrap_or(i64::MAX));
+    }
+
+    /// A credential was left active by a deletion.
+    pub fn orphaned(&self) {
+        self.orphaned.inc();
+    }
+
+    /// An event was written.
+    pub fn event_written(&self) {
+        self.events.inc();
+    }
+
+    /// Everything, as text.
+    pub fn text(&self) -> String {
+        {
+            let state = self.state();
+            let age = state.listings.values().map(|(read, _)| read.elapsed()).max().unwrap_or_default();
+            self.listing_age.set(age.as_secs_f64());
+            let rows: usize = state.listings.values().map(|(_, rows)| rows).sum();
+            self.listing_rows.set(i64::try_from(rows).unwrap_or(i64::MAX));
+        }
+        let mut text = String::new();
+        // Writing into a string does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+/// A reconcile under way.
+pub struct Running<'a>(&'a Metrics);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.active.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resource_is_counted_under_one_reason() {
+        let metrics = Metrics::default();
+        let line = |reason: &str| {
+            let text = metrics.text();
+            let start = format!("toolzz_operator_resources{{reason=\"{reason}\"}} ");
+            text.lines().find_map(|line| line.strip_prefix(&start).map(str::to_owned))
+        };
+        metrics.resource("a", Some(Reason::Created));
+        metrics.resource("b", Some(Reason::Created));
+        metrics.resource("a", Some(Reason::SecretNotFound));
+        metrics.resource("a", Some(Reason::SecretNotFound));
+        assert_eq!(line("Created").as_deref(), Some("1"));
+        assert_eq!(line("SecretNotFound").as_deref(), Some("1"));
+        metrics.resource("a", None);
+        assert_eq!(line("SecretNotFound").as_deref(), Some("0"));
+    }
+
+    #[test]
+    fn strays_are_the_sum_over_listings() {
+        let metrics = Metrics::default();
+        metrics.strays("x", 2);
+        metrics.strays("y", 1);
+        metrics.strays("x", 0);
+        assert!(metrics.text().contains("toolzz_operator_stray_credentials 1\n"), "{}", metrics.text());
+    }
+}

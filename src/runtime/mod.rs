@@ -1,0 +1,11 @@
+//! What every service has: health, metrics, logs, an orderly end.
+
+mod health;
+mod metrics;
+mod shutdown;
+mod telemetry;
+
+pub use health::{Readiness, serve};
+pub use metrics::Metrics;
+pub use shutdown::Shutdown;
+pub use telemetry::{LogFormat, start as start_telemetry};
