@@ -137,9 +137,10 @@ fn authorize(call: &Call) -> Result<(), Refusal> {
         TokenSeen::Full(_) => Ok(()),
         TokenSeen::Forbidden(_) => Err(refusal(403, "Forbidden", "Forbidden resource")),
         // Repeats the token: whoever logs it leaks.
-        TokenSeen::Missing | TokenSeen::Unknown => {
-            Err(Refusal(401, json!({"statusCode": 401, "message": "Unauthorized", "authorization": call.authorization})))
-        }
+        TokenSeen::Missing | TokenSeen::Unknown => Err(Refusal(
+            401,
+            json!({"statusCode": 401, "message": "Unauthorized", "authorization": call.authorization}),
+        )),
     }
 }
 
@@ -184,7 +185,9 @@ impl<'a> Fields<'a> {
 
     fn material(&mut self, name: &str) -> Value {
         match self.object.get(name) {
-            Some(Value::Array(groups)) if !groups.is_empty() && groups.iter().all(Value::is_object) => json!(groups),
+            Some(Value::Array(groups)) if !groups.is_empty() && groups.iter().all(Value::is_object) => {
+                json!(groups)
+            }
             _ => self.wrong(format!("{name} must be a non-empty array of objects")),
         }
     }
@@ -205,7 +208,14 @@ impl<'a> Fields<'a> {
 }
 
 /// What create and update check alike.
-fn check_row(state: &State, call: &Call, name: &str, unity: Uuid, integration: Uuid, own: Option<Uuid>) -> Result<(), Refusal> {
+fn check_row(
+    state: &State,
+    call: &Call,
+    name: &str,
+    unity: Uuid,
+    integration: Uuid,
+    own: Option<Uuid>,
+) -> Result<(), Refusal> {
     if state.settings.max_name_length.is_some_and(|most| name.chars().count() > most) {
         return Err(echoing(400, "Bad Request", "name is too long", call));
     }
@@ -239,7 +249,9 @@ fn create(state: &mut State, call: &Call) -> Result<Performed, Refusal> {
 
 fn update(state: &mut State, call: &Call) -> Result<Performed, Refusal> {
     let last = call.path.rsplit('/').next().unwrap_or_default();
-    let Ok(id) = last.parse::<Uuid>() else { return Err(echoing(400, "Bad Request", "id must be a UUID", call)) };
+    let Ok(id) = last.parse::<Uuid>() else {
+        return Err(echoing(400, "Bad Request", "id must be a UUID", call));
+    };
     let mut fields = Fields::of(call)?;
     let (name, user_id) = (fields.text("name"), fields.uuid("userId"));
     let (unity_id, integration_id) = (fields.uuid("unityId"), fields.uuid("integrationId"));
@@ -277,9 +289,15 @@ fn written(state: &State, id: Uuid, status: u16, message: &str) -> Result<Perfor
 
 fn list(state: &State, call: &Call, reply: &Reply) -> Result<Performed, Refusal> {
     let segments = segments(&call.path);
-    let [.., unity, _, kind] = segments.as_slice() else { return Err(refusal(404, "Not Found", "no such page")) };
-    let Ok(unity) = unity.parse::<Uuid>() else { return Err(refusal(400, "Bad Request", "unityId must be a UUID")) };
-    let Some(kind) = Kind::parse(kind) else { return Err(refusal(400, "Bad Request", "type is not known")) };
+    let [.., unity, _, kind] = segments.as_slice() else {
+        return Err(refusal(404, "Not Found", "no such page"));
+    };
+    let Ok(unity) = unity.parse::<Uuid>() else {
+        return Err(refusal(400, "Bad Request", "unityId must be a UUID"));
+    };
+    let Some(kind) = Kind::parse(kind) else {
+        return Err(refusal(400, "Bad Request", "type is not known"));
+    };
     Ok(Performed { committed: None, answer: Answer::Listing(Listing::take(state, unity, kind, reply)) })
 }
 

@@ -50,14 +50,17 @@ pub(crate) fn handle(shared: &Shared, method: &Method, path: &str, query: Option
     let outcome = match (method.as_str(), segments.as_slice()) {
         ("GET", [""]) => return text(HELP.to_owned()),
         ("GET", ["table"]) => return text(shared.read(table::render)),
-        ("GET", ["credentials"]) => Ok(shared.read(|state| state.credentials().iter().map(|one| shown(state, one)).collect())),
+        ("GET", ["credentials"]) => {
+            Ok(shared.read(|state| state.credentials().iter().map(|one| shown(state, one)).collect()))
+        }
         ("POST", ["credentials"]) => parse(raw).map(|new: New| {
             let id = shared.change(|state| state.store.insert(new.into(), Cause::Elsewhere));
             json!({"id": id})
         }),
         ("PATCH", ["credentials", id]) => edit(shared, id, raw),
-        ("DELETE", ["credentials", id]) => parse_id(id)
-            .and_then(|id| found(shared.change(|state| state.store.remove(id, Cause::Elsewhere)))),
+        ("DELETE", ["credentials", id]) => {
+            parse_id(id).and_then(|id| found(shared.change(|state| state.store.remove(id, Cause::Elsewhere))))
+        }
         ("GET", ["counts"]) => Ok(shared.read(counts)),
         ("GET", ["journal"]) => journal(shared, query),
         ("GET", ["settings"]) => Ok(shared.read(|state| json!(state.settings))),
@@ -74,9 +77,8 @@ pub(crate) fn handle(shared: &Shared, method: &Method, path: &str, query: Option
         }
         ("DELETE", ["faults", id]) => remove_fault(shared, id),
         ("GET", ["gates"]) => Ok(shared.read(gates)),
-        ("POST", ["gates"]) => parse(raw).map(|gate: NewGate| {
-            json!({"id": shared.change(|state| state.add_gate(gate.on, gate.point, gate.limit))})
-        }),
+        ("POST", ["gates"]) => parse(raw)
+            .map(|gate: NewGate| json!({"id": shared.change(|state| state.add_gate(gate.on, gate.point, gate.limit))})),
         ("POST", ["release"]) => release(shared, raw),
         _ => Err((404, format!("no such page; there are:\n{HELP}"))),
     };

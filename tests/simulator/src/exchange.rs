@@ -1,5 +1,6 @@
 //! One request from receipt to reply, with the faults and gates that meet it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use hyper::Response;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::StatusCode;
 use jiff::Timestamp;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::api::{Call, Performed};
@@ -19,16 +20,35 @@ use crate::state::{Shared, State};
 
 /// Handles a call. `None`: the connection is to be closed without an answer.
 ///
-/// Runs on although the client gives up: a server that received a request does what it says. `client` ends when the
-/// client is gone.
-pub(crate) async fn exchange(shared: Arc<Shared>, mut call: Call, mut client: oneshot::Receiver<()>) -> Option<Response<Body>> {
+/// Runs on although the client gives up: a server that received a request does what it says. `client` is closed when
+/// the client is gone.
+pub(crate) async fn exchange(
+    shared: Arc<Shared>,
+    mut call: Call,
+    mut client: watch::Receiver<()>,
+) -> Option<Response<Body>> {
     let (fault, latency) = shared.change(|state| (receive(state, &mut call), state.settings.latency_ms));
     let (seq, operation) = (call.seq, call.operation);
-    let reply = respond(&shared, call, fault, latency, &mut client).await;
-    let gone = matches!(client.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+    let reply = {
+        let mut responding = pin!(respond(&shared, call, fault, latency, client.clone()));
+        tokio::select! {
+            biased;
+            reply = &mut responding => reply,
+            () = gone(&mut client) => {
+                shared.change(|state| state.journal.client_gone(seq));
+                responding.await
+            }
+        }
+    };
     let status = reply.as_ref().map(|reply| reply.status().as_u16());
+    let gone = client.has_changed().is_err();
     shared.change(|state| state.journal.close(seq, operation, status, gone));
     reply
+}
+
+/// Ends when the client is gone.
+async fn gone(client: &mut watch::Receiver<()>) {
+    while client.changed().await.is_ok() {}
 }
 
 /// Enters the call in the journal and finds the fault that meets it.
@@ -61,7 +81,7 @@ async fn respond(
     call: Call,
     fault: Fault,
     latency_ms: u64,
-    client: &mut oneshot::Receiver<()>,
+    client: watch::Receiver<()>,
 ) -> Option<Response<Body>> {
     pause(latency_ms.saturating_add(fault.delay_before_ms)).await;
     pass_gate(shared, &call, Point::BeforeCommit).await?;
@@ -94,14 +114,20 @@ async fn pause(ms: u64) {
 
 /// Waits at a gate, if one stops this call. `None`: the call ends here.
 async fn pass_gate(shared: &Shared, call: &Call, point: Point) -> Option<()> {
-    let Some(verdict) = shared.change(|state| state.stop_at_gate(&call.seen(), point)) else { return Some(()) };
+    let Some(verdict) = shared.change(|state| state.stop_at_gate(&call.seen(), point)) else {
+        return Some(());
+    };
     match verdict.await {
         Ok(Verdict::Continue) => Some(()),
         Ok(Verdict::Discard) | Err(_) => None,
     }
 }
 
-async fn make_reply(performed: Option<Performed>, reply: Reply, client: &mut oneshot::Receiver<()>) -> Option<Response<Body>> {
+async fn make_reply(
+    performed: Option<Performed>,
+    reply: Reply,
+    mut client: watch::Receiver<()>,
+) -> Option<Response<Body>> {
     let right = || match performed {
         Some(performed) => performed.render(),
         None => (202, br#"{"message":"accepted"}"#.to_vec()),
@@ -124,7 +150,7 @@ async fn make_reply(performed: Option<Performed>, reply: Reply, client: &mut one
         Reply::Reset => return None,
         Reply::Hang { at_most_ms } => {
             tokio::select! {
-                _ = client => {}
+                () = gone(&mut client) => {}
                 () = pause(at_most_ms) => {}
             }
             return None;

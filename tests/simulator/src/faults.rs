@@ -62,8 +62,12 @@ pub(crate) struct Seen<'a> {
 }
 
 fn glob(pattern: &str, text: &str) -> bool {
-    let Some((first, rest)) = pattern.split_once('*') else { return pattern == text };
-    let Some(mut text) = text.strip_prefix(first) else { return false };
+    let Some((first, rest)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let Some(mut text) = text.strip_prefix(first) else {
+        return false;
+    };
     let mut parts: Vec<&str> = rest.split('*').collect();
     let last = parts.pop().unwrap_or_default();
     for part in parts {
@@ -389,7 +393,9 @@ mod tests {
 
     #[test]
     fn counts_and_chances_are_kept() {
-        let rule = |times, skip| ActiveRule::new(RuleId(1), Rule { on: Matching::default(), times, skip, fault: Fault::slow(1) });
+        let rule = |times, skip| {
+            ActiveRule::new(RuleId(1), Rule { on: Matching::default(), times, skip, fault: Fault::slow(1) })
+        };
         let run = |mut rule: ActiveRule, n: usize| (0..n).map(|_| rule.meets(&create())).collect::<Vec<_>>();
         assert_eq!(run(rule(Times::Next(2), 1), 4), [false, true, true, false]);
         let third = Times::Chance { probability: 1.0 / 3.0, seed: 7 };

@@ -135,7 +135,14 @@ pub(crate) struct Journal {
 
 impl Journal {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { entries: VecDeque::new(), limit, last: 0, counts: [Counts::default(); 5], in_flight: 0, max_in_flight: 0 }
+        Self {
+            entries: VecDeque::new(),
+            limit,
+            last: 0,
+            counts: [Counts::default(); 5],
+            in_flight: 0,
+            max_in_flight: 0,
+        }
     }
 
     /// Gives the entry its sequence number.
@@ -152,7 +159,7 @@ impl Journal {
         self.last
     }
 
-    /// Notes what the API decided; `None` for the credential where nothing changed.
+    /// Notes what the API decided.
     pub(crate) fn decide(&mut self, seq: u64, operation: Operation, status: u16, effect: Effect, rows: Option<usize>) {
         if matches!(effect, Effect::Committed { .. }) {
             self.count(operation).committed += 1;
@@ -167,6 +174,12 @@ impl Journal {
     pub(crate) fn set_effect(&mut self, seq: u64, effect: Effect) {
         if let Some(entry) = self.entry(seq) {
             entry.effect = effect;
+        }
+    }
+
+    pub(crate) fn client_gone(&mut self, seq: u64) {
+        if let Some(entry) = self.entry(seq) {
+            entry.client_gone = true;
         }
     }
 

@@ -14,7 +14,9 @@ use toolzz_simulator::{DEFAULT_TOKEN, Settings, Simulator, Token};
 ///
 /// The first line of its output is the base URL of the API. It keeps everything in memory and ends on Ctrl-C or SIGTERM.
 #[derive(Parser)]
-#[command(version, after_long_help = "\
+#[command(
+    version,
+    after_long_help = "\
 Control it over HTTP under /_sim/ (no token needed: keep it on loopback):
   curl $HOST/_sim/          the list of control endpoints
   curl $HOST/_sim/table     what credentials there are
@@ -22,7 +24,8 @@ Control it over HTTP under /_sim/ (no token needed: keep it on loopback):
                             lose the answer to the next create, which takes effect
 
 Example:
-  toolzz-simulator --listen 127.0.0.1:8099 --settings '{\"latencyMs\": 50}'")]
+  toolzz-simulator --listen 127.0.0.1:8099 --settings '{\"latencyMs\": 50}'"
+)]
 struct Arguments {
     /// Address to listen on; port 0: any free one
     #[arg(long, default_value = "127.0.0.1:0")]

@@ -12,7 +12,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::api::Call;
@@ -38,7 +38,12 @@ pub(crate) enum Command {
 struct Closed;
 
 /// Serves until `commands` ends.
-pub(crate) async fn serve(listener: TcpListener, address: SocketAddr, shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+) {
     let mut listener = Some(listener);
     let mut connections = JoinSet::new();
     loop {
@@ -103,7 +108,7 @@ async fn serve_request(request: Request<Incoming>, shared: Arc<Shared>) -> Resul
     let authorization = parts.headers.get("authorization").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let call = Call::new(parts.method, path, authorization, raw);
     // Dropped with this future, when the client is gone; the exchange itself runs on.
-    let (connected, client) = oneshot::channel();
+    let (connected, client) = watch::channel(());
     let answer = tokio::spawn(exchange(shared, call, client)).await;
     drop(connected);
     answer.ok().flatten().ok_or(Closed)

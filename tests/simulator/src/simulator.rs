@@ -246,6 +246,8 @@ impl Simulator {
     }
 
     /// Closes the port and every connection: clients are refused. Requests in hand are still carried out.
+    ///
+    /// A client with an open connection may still try that one first, and see it closed.
     pub fn go_down(&self) {
         // Closing cannot fail.
         let _ = self.command(Command::Down);

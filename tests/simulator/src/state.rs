@@ -175,7 +175,9 @@ impl State {
     }
 
     pub(crate) fn token_seen(&self, bearer: Option<&str>) -> TokenSeen {
-        let Some(bearer) = bearer else { return TokenSeen::Missing };
+        let Some(bearer) = bearer else {
+            return TokenSeen::Missing;
+        };
         match self.tokens.iter().find(|token| token.value == bearer) {
             None => TokenSeen::Unknown,
             Some(Token { id, access: Access::Full, .. }) => TokenSeen::Full(id.clone()),
@@ -217,7 +219,9 @@ impl State {
 
     /// Lets the request that waits longest go; false where none waits.
     pub(crate) fn let_one_go(&mut self, id: GateId, verdict: Verdict) -> bool {
-        let Some(gate) = self.gates.iter_mut().find(|gate| gate.id == id) else { return false };
+        let Some(gate) = self.gates.iter_mut().find(|gate| gate.id == id) else {
+            return false;
+        };
         while let Some(sender) = gate.waiting.pop_front() {
             if sender.send(verdict).is_ok() {
                 return true;
@@ -228,7 +232,9 @@ impl State {
 
     /// Removes the gate and lets all go that wait; how many that were.
     pub(crate) fn open_gate(&mut self, id: GateId, verdict: Verdict) -> usize {
-        let Some(at) = self.gates.iter().position(|gate| gate.id == id) else { return 0 };
+        let Some(at) = self.gates.iter().position(|gate| gate.id == id) else {
+            return 0;
+        };
         let gate = self.gates.remove(at);
         gate.waiting.into_iter().filter_map(|sender| sender.send(verdict).ok()).count()
     }

@@ -242,7 +242,9 @@ impl Store {
 
     /// Changes a present credential; false where there is none.
     pub(crate) fn update(&mut self, id: Uuid, by: Cause, edit: impl FnOnce(&mut Row)) -> bool {
-        let Some((index, old)) = self.locate(id) else { return false };
+        let Some((index, old)) = self.locate(id) else {
+            return false;
+        };
         let mut row = Row::clone(&old);
         edit(&mut row);
         let row = Arc::new(row);
@@ -256,7 +258,9 @@ impl Store {
 
     /// Removes a present credential; false where there is none.
     pub(crate) fn remove(&mut self, id: Uuid, by: Cause) -> bool {
-        let Some((index, old)) = self.locate(id) else { return false };
+        let Some((index, old)) = self.locate(id) else {
+            return false;
+        };
         self.leave(index, &old);
         let change = self.change(by, None);
         self.credentials[index].history.push(change);
@@ -338,7 +342,14 @@ mod tests {
 
     fn new(name: &str, unity_id: Uuid, active: bool) -> NewCredential {
         let material = json!([{"api_key": "k"}]);
-        NewCredential { name: name.to_owned(), user_id: Uuid::nil(), unity_id, integration_id: OPENAI, active, material }
+        NewCredential {
+            name: name.to_owned(),
+            user_id: Uuid::nil(),
+            unity_id,
+            integration_id: OPENAI,
+            active,
+            material,
+        }
     }
 
     #[test]

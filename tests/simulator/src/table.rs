@@ -18,7 +18,14 @@ pub(crate) fn render(state: &State) -> String {
         let material = state.material_of(row.secret_id).map_or_else(|| "-".to_owned(), fingerprint);
         // A name can hold anything: no control character reaches a terminal.
         let name = row.name.chars().map(|each| if each.is_control() { '\u{fffd}' } else { each }).collect();
-        [credential.id.to_string(), name, active.to_owned(), row.virtual_key.clone(), row.secret_id.to_string(), material]
+        [
+            credential.id.to_string(),
+            name,
+            active.to_owned(),
+            row.virtual_key.clone(),
+            row.secret_id.to_string(),
+            material,
+        ]
     }));
     let mut widths = [0; HEAD.len()];
     for line in &lines {

@@ -171,7 +171,9 @@ impl Listing {
             }
             ListingFormat::Items => {
                 let mut text = b"{\"items\":[".to_vec();
-                for item in self.each(|row, integration| with_integration(&row, integration.map_or("null", RawValue::get))) {
+                for item in
+                    self.each(|row, integration| with_integration(&row, integration.map_or("null", RawValue::get)))
+                {
                     if text.last() == Some(&b'}') {
                         text.push(b',');
                     }
