@@ -372,6 +372,9 @@ mod tests {
         store.remove(third, Cause::Elsewhere);
         assert_eq!((store.max_active("a"), store.max_active_in("a", here, OPENAI)), (3, 2), "the past counts");
         assert_eq!(store.overlaps(), [(("a".to_owned(), here, OPENAI), 2)]);
+        store.update(second, Cause::Elsewhere, |row| row.active = false);
+        store.update(second, Cause::Elsewhere, |row| row.active = true);
+        assert_eq!((store.max_active("a"), store.max_active_in("a", here, OPENAI)), (3, 2), "also after fewer");
         store.update(second, Cause::Elsewhere, |row| row.name = "b".to_owned());
         assert_eq!(store.max_active("b"), 1);
     }
