@@ -17,11 +17,14 @@ use toolzz_simulator::{DEFAULT_TOKEN, Settings, Simulator, Token};
 #[command(
     version,
     after_long_help = "\
-Control it over HTTP under /_sim/ (no token needed: keep it on loopback):
-  curl $HOST/_sim/          the list of control endpoints
-  curl $HOST/_sim/table     what credentials there are
-  curl $HOST/_sim/faults -d '{\"on\": {\"operation\": \"create\"}, \"times\": {\"next\": 1}, \"fault\": {\"reply\": \"reset\"}}'
-                            lose the answer to the next create, which takes effect
+Control it over HTTP under /_sim/ (no token needed: keep it on loopback).
+With URL the line it printed:
+  curl ${URL%/api/v1}/_sim/          the list of control endpoints
+  curl ${URL%/api/v1}/_sim/table     what credentials there are
+
+Lose the answer to the next create, which takes effect:
+  curl ${URL%/api/v1}/_sim/faults -d \
+    '{\"on\": {\"operation\": \"create\"}, \"times\": {\"next\": 1}, \"fault\": {\"reply\": \"reset\"}}'
 
 Example:
   toolzz-simulator --listen 127.0.0.1:8099 --settings '{\"latencyMs\": 50}'"
