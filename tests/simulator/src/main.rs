@@ -23,8 +23,8 @@ With URL the line it printed:
   curl ${URL%/api/v1}/_sim/table     what credentials there are
 
 Lose the answer to the next create, which takes effect:
-  curl ${URL%/api/v1}/_sim/faults -d \
-    '{\"on\": {\"operation\": \"create\"}, \"times\": {\"next\": 1}, \"fault\": {\"reply\": \"reset\"}}'
+  curl ${URL%/api/v1}/_sim/faults -d \\
+      '{\"on\": {\"operation\": \"create\"}, \"times\": {\"next\": 1}, \"fault\": {\"reply\": \"reset\"}}'
 
 Example:
   toolzz-simulator --listen 127.0.0.1:8099 --settings '{\"latencyMs\": 50}'"
