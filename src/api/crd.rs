@@ -1,6 +1,8 @@
 //! The CustomResourceDefinitions, made from the types.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSON, JSONSchemaPropsOrArray,
+};
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
@@ -32,11 +34,19 @@ fn credential() -> CustomResourceDefinition {
         let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) else {
             continue;
         };
+        // The derive puts no bound on a map within a list; without one the API server finds its rule too costly.
+        if let Some(JSONSchemaPropsOrArray::Schema(item)) = schema
+            .properties
+            .as_mut()
+            .and_then(|root| root.get_mut("spec")?.properties.as_mut()?.get_mut("credentials")?.items.as_mut())
+        {
+            (item.min_properties, item.max_properties) = (Some(1), Some(32));
+        }
         let Some(status) = schema.properties.as_mut().and_then(|properties| properties.get_mut("status")) else {
             continue;
         };
         // A fresh resource must never look healthy to kstatus: it has a status, and that says "not looked at yet".
-        status.default = Some(k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSON(pending()));
+        status.default = Some(JSON(pending()));
         if let Some(conditions) = status.properties.as_mut().and_then(|properties| properties.get_mut("conditions")) {
             conditions.x_kubernetes_list_type = Some("map".to_owned());
             conditions.x_kubernetes_list_map_keys = Some(vec!["type".to_owned()]);

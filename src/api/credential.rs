@@ -83,7 +83,7 @@ pub struct ToolzzCredentialSpec {
 
     /// The key material, as the API's `credentials` array: each item maps field names of the integration's form to
     /// the place in a Secret where the value is.
-    #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 32)))]
+    #[schemars(length(min = 1, max = 16))]
     #[x_kube(validation = Rule::new("self.all(item, item.all(field, size(field) >= 1 && size(field) <= 128))").message("field names must have 1 to 128 characters"))]
     pub credentials: Vec<BTreeMap<String, CredentialSource>>,
 

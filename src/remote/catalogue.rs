@@ -4,7 +4,10 @@ use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use tokio::sync::Mutex;
 
-use super::{Clock, outcome::Failure};
+use super::{
+    Clock,
+    outcome::{Failure, NotDone},
+};
 use crate::api::{Integration, Tick};
 
 /// The integrations of an account.
@@ -18,9 +21,15 @@ impl Catalogue {
     }
 }
 
-/// A catalogue that is kept for a while; its absence too, for a tenth of it.
+/// A catalogue that is kept for a while. After a failure the last one goes on serving, or none, for a tenth of that.
 #[derive(Default)]
-pub(super) struct Kept(Mutex<Option<(Tick, Option<Arc<Catalogue>>)>>);
+pub(super) struct Kept(Mutex<Last>);
+
+#[derive(Default)]
+struct Last {
+    catalogue: Option<Arc<Catalogue>>,
+    good_until: Option<Tick>,
+}
 
 impl Kept {
     /// The catalogue; read anew by one caller at a time when it is too old.
@@ -28,21 +37,21 @@ impl Kept {
     where
         F: Future<Output = Result<Vec<Integration>, Failure>>,
     {
-        let mut kept = self.0.lock().await;
-        if let Some((at, catalogue)) = &*kept {
-            let ttl = if catalogue.is_some() { ttl } else { ttl / 10 };
-            if clock.now() - *at < ttl {
-                return catalogue.clone();
-            }
+        let mut last = self.0.lock().await;
+        if last.good_until.is_some_and(|until| clock.now() < until) {
+            return last.catalogue.clone();
         }
-        let catalogue = match read().await {
+        let good_for = match read().await {
             Ok(integrations) => {
                 let by_id = |integration: Integration| (integration.id.to_ascii_lowercase(), Arc::new(integration));
-                Some(Arc::new(Catalogue(integrations.into_iter().map(by_id).collect())))
+                last.catalogue = Some(Arc::new(Catalogue(integrations.into_iter().map(by_id).collect())));
+                Some(ttl)
             }
-            Err(_) => None,
+            // Nothing was sent and it took no time: there is nothing to spare anybody.
+            Err(Failure::NotDone(NotDone::Paused { .. } | NotDone::Refused { .. })) => None,
+            Err(_) => Some(ttl / 10),
         };
-        *kept = Some((clock.now(), catalogue.clone()));
-        catalogue
+        last.good_until = good_for.map(|span| clock.now() + span);
+        last.catalogue.clone()
     }
 }

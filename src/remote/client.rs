@@ -22,12 +22,14 @@ use super::{
     probe::Prober,
     wire,
 };
-use crate::api::{CredentialId, Fields, ListingKey, Row};
+use crate::api::{CredentialId, Fields, ListingKey, Row, Tick};
 
 /// The most that is read of an answer about one credential.
 const OBJECT_LIMIT: usize = 1 << 20;
 /// The most that is read of a listing: some 50,000 rows.
 const LISTING_LIMIT: usize = 64 << 20;
+/// The most time for what others wait for but can do without.
+const SIDE_CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a call does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -163,80 +165,83 @@ impl Connection {
             return Outcome::NotDone(NotDone::Unsendable { operation, problem: "the key material is not JSON" });
         };
         // The buffer is wiped when the last handle of it goes.
-        let request = self.request(Method::POST, &["credential"]).body(Bytes::from_owner(body));
-        let result = self.call(operation, request, OBJECT_LIMIT).await.and_then(|(status, body)| {
-            let row = wire::row(&body).map_err(|problem| self.unreadable(operation, status, problem))?;
-            let same = row.fields.name == new.name && row.fields.unity_id.eq_ignore_ascii_case(new.unity_id);
-            if same { Ok(row) } else { Err(self.unreadable(operation, status, Unreadable::AnotherCredential)) }
+        let request = self.request(operation, Method::POST, &["credential"]).map(|request| {
+            request.header(header::CONTENT_TYPE, "application/json").body(Bytes::from_owner(body))
         });
-        result.into()
+        self.call(operation, request, |body| {
+            let row = wire::row(body)?;
+            let same = row.fields.name == new.name
+                && row.fields.unity_id.eq_ignore_ascii_case(new.unity_id)
+                && row.fields.integration_id.eq_ignore_ascii_case(new.integration_id);
+            if same { Ok(row) } else { Err(Unreadable::AnotherCredential) }
+        })
+        .await
+        .into()
     }
 
     /// Sets the whole documented body of a credential.
     pub async fn update(&self, id: &CredentialId, fields: &Fields) -> Outcome<Row> {
         let operation = Operation::Update;
-        let unsendable = |problem| Outcome::NotDone(NotDone::Unsendable { operation, problem });
-        // As path segments these would change the path instead of standing in it.
-        if matches!(id.as_str(), "" | "." | "..") {
-            return unsendable("the credential's id is none");
-        }
-        let Ok(body) = wire::update_body(fields) else { return unsendable("the body is not JSON") };
-        let request = self.request(Method::PUT, &["credential", id.as_str()]).body(body);
-        let result = self.call(operation, request, OBJECT_LIMIT).await.and_then(|(status, body)| {
-            let row = wire::row(&body).map_err(|problem| self.unreadable(operation, status, problem))?;
-            if row.id == *id { Ok(row) } else { Err(self.unreadable(operation, status, Unreadable::AnotherCredential)) }
-        });
-        result.into()
+        let Ok(body) = wire::update_body(fields) else {
+            return Outcome::NotDone(NotDone::Unsendable { operation, problem: "the fields are not JSON" });
+        };
+        let request = self
+            .request(operation, Method::PUT, &["credential", id.as_str()])
+            .map(|request| request.header(header::CONTENT_TYPE, "application/json").body(body));
+        self.call(operation, request, |body| {
+            let row = wire::row(body)?;
+            if row.id == *id { Ok(row) } else { Err(Unreadable::AnotherCredential) }
+        })
+        .await
+        .into()
     }
 
     /// Lists the credentials of a unity and type.
     pub async fn list(&self, key: &ListingKey) -> Outcome<Listed> {
-        let operation = Operation::List;
-        let path = ["credential", "unity", &key.unity_id, "type", key.kind.as_str()];
-        let request = self.request(Method::GET, &path);
-        let result = self.call(operation, request, LISTING_LIMIT).await.and_then(|(status, body)| {
-            let rows = wire::rows(&body).map_err(|problem| self.unreadable(operation, status, problem))?;
-            self.0.observer.listed(key, rows.rows.len());
-            Ok(Listed { rows: rows.rows, complete: rows.complete })
-        });
-        result.into()
+        let listed = self.call(Operation::List, self.list_request(Operation::List, key), wire::rows).await;
+        if let Ok(listed) = &listed {
+            self.0.observer.listed(key, listed.rows.len());
+            self.0.prober.remember(key);
+        }
+        listed.into()
     }
 
     /// The integrations, where the API tells them. Kept for a while; a failure is kept too and troubles nobody.
     pub async fn catalogue(&self) -> Option<Arc<Catalogue>> {
-        let ttl = self.0.config.catalogue_ttl;
-        self.0
-            .catalogue
-            .get(ttl, self.0.clock, || async {
-                let operation = Operation::Catalogue;
-                let (status, body) =
-                    self.call(operation, self.request(Method::GET, &["integration", "status"]), LISTING_LIMIT).await?;
-                wire::catalogue(&body).map_err(|problem| self.unreadable(operation, status, problem))
-            })
-            .await
+        let read = || self.call(Operation::Catalogue, self.catalogue_request(Operation::Catalogue), wire::catalogue);
+        self.0.catalogue.get(self.0.config.catalogue_ttl, self.0.clock, read).await
     }
 
-    /// Asks for something harmless, only for the sake of the status code.
-    pub(super) async fn probe(&self) -> Result<(), Failure> {
-        let request = self.request(Method::GET, &["integration", "status"]);
-        match self.call(Operation::Probe, request, LISTING_LIMIT).await {
-            // Without that endpoint it is the token that was accepted.
-            Ok(_) | Err(Failure::NotDone(NotDone::Rejected { .. } | NotDone::Gone { .. })) => Ok(()),
-            Err(failure) => Err(failure),
+    /// Asks for something harmless, the integrations or this listing, only for the sake of the status code.
+    pub(super) async fn probe(&self, key: Option<&ListingKey>) -> Result<(), Failure> {
+        let operation = Operation::Probe;
+        let request = match key {
+            Some(key) => self.list_request(operation, key),
+            None => self.catalogue_request(operation),
+        };
+        self.call(operation, request, |_| Ok(())).await
+    }
+
+    fn list_request(&self, operation: Operation, key: &ListingKey) -> Result<RequestBuilder, Failure> {
+        self.request(operation, Method::GET, &["credential", "unity", &key.unity_id, "type", key.kind.as_str()])
+    }
+
+    fn catalogue_request(&self, operation: Operation) -> Result<RequestBuilder, Failure> {
+        self.request(operation, Method::GET, &["integration", "status"])
+    }
+
+    fn request(&self, operation: Operation, method: Method, path: &[&str]) -> Result<RequestBuilder, Failure> {
+        // As segments of a path these would change it instead of standing in it; anything else is escaped.
+        if path.iter().any(|segment| matches!(*segment, "" | "." | "..")) {
+            let problem = "an identifier in the path is none";
+            return Err(Failure::NotDone(NotDone::Unsendable { operation, problem }));
         }
-    }
-
-    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
         let mut url = self.0.base.clone();
         // Fails only for URLs that have no path, which the configuration refuses.
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
         }
-        self.0.http.request(method, url).header(header::CONTENT_TYPE, "application/json")
-    }
-
-    fn unreadable(&self, operation: Operation, status: StatusCode, problem: Unreadable) -> Failure {
-        self.unknown(operation, Lost::Unreadable { status: status.as_u16(), problem })
+        Ok(self.0.http.request(method, url))
     }
 
     fn unknown(&self, operation: Operation, lost: Lost) -> Failure {
@@ -244,12 +249,13 @@ impl Connection {
     }
 
     /// One call: through the gate, with the token, within the time limit, to the last byte of its answer.
-    async fn call(
+    async fn call<T>(
         &self,
         operation: Operation,
-        request: RequestBuilder,
-        limit: usize,
-    ) -> Result<(StatusCode, Vec<u8>), Failure> {
+        request: Result<RequestBuilder, Failure>,
+        read: impl FnOnce(&[u8]) -> Result<T, Unreadable>,
+    ) -> Result<T, Failure> {
+        let request = request?;
         self.0.gate.enter(operation).await.map_err(Failure::NotDone)?;
         let token = match self.0.token.current() {
             Ok(token) => token,
@@ -259,57 +265,77 @@ impl Connection {
                 return Err(Failure::NotDone(NotDone::Refused { operation, refusal }));
             }
         };
-        let begun = Instant::now();
-        let began = self.0.clock.now();
+        let (begun, began) = (Instant::now(), self.0.clock.now());
         let request = request.header(header::AUTHORIZATION, token.header);
-        let sent = tokio::time::timeout(self.0.config.request_timeout, self.exchange(operation, request, limit)).await;
-        let result =
-            sent.unwrap_or_else(|_| Err(self.unknown(operation, Lost::TimedOut(self.0.config.request_timeout))));
-        let answer = result.and_then(|(response, body)| Ok((self.judge(operation, &response, began)?, body)));
-        let outcome: Outcome<()> = answer.as_ref().map(|_| ()).map_err(Clone::clone).into();
-        self.0.observer.called(operation, outcome.label(), begun.elapsed());
-        match answer {
-            Err(Failure::NotDone(NotDone::Forbidden { status, .. })) if operation != Operation::Probe => {
+        let limit = self.time_limit(operation);
+        let result = match tokio::time::timeout(limit, self.exchange(operation, request, began)).await {
+            Ok(answer) => answer.and_then(|(status, body)| {
+                read(&body).map_err(|problem| self.unknown(operation, Lost::Unreadable { status, problem }))
+            }),
+            Err(_) => Err(self.unknown(operation, Lost::TimedOut(limit))),
+        };
+        let label = result.as_ref().err().map_or("done", Failure::label);
+        self.0.observer.called(operation, label, begun.elapsed());
+        match (operation, result) {
+            // Only these say something of the connection: who may not read the catalogue may do all else.
+            (
+                Operation::Create | Operation::Update | Operation::List,
+                Err(Failure::NotDone(NotDone::Forbidden { status, .. })),
+            ) => {
                 // Boxed: the probe is a call too.
-                Err(Failure::NotDone(Box::pin(self.refused(operation, status, token.generation)).await))
+                Err(Failure::NotDone(Box::pin(self.refused(operation, status, token.generation, began)).await))
             }
-            answer => answer,
+            (_, result) => result,
         }
     }
 
+    fn time_limit(&self, operation: Operation) -> Duration {
+        let limit = self.0.config.request_timeout;
+        match operation {
+            Operation::Create | Operation::Update | Operation::List => limit,
+            Operation::Catalogue | Operation::Probe => limit.min(SIDE_CALL_TIMEOUT),
+        }
+    }
+
+    /// Sends the request; the status and the body of a 2xx.
     async fn exchange(
         &self,
         operation: Operation,
         request: RequestBuilder,
-        limit: usize,
-    ) -> Result<(Head, Vec<u8>), Failure> {
+        began: Tick,
+    ) -> Result<(u16, Vec<u8>), Failure> {
         let mut response = request.send().await.map_err(|error| match ConnectFailure::of(&error) {
             Some(failure) => Failure::NotDone(NotDone::Unreachable { operation, at: Arc::clone(&self.0.at), failure }),
             None => self.unknown(operation, Lost::Disconnected),
         })?;
-        let head = Head::of(&response);
         // What a refusal says is nobody's business; the connection is closed over it.
-        if !head.status.is_success() {
-            return Ok((head, Vec::new()));
-        }
+        self.judge(operation, &Head::of(&response), began)?;
+        let status = response.status().as_u16();
+        let limit = match operation {
+            Operation::Create | Operation::Update => OBJECT_LIMIT,
+            Operation::List | Operation::Catalogue => LISTING_LIMIT,
+            // The status code was all it was about.
+            Operation::Probe => return Ok((status, Vec::new())),
+        };
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|_| self.unknown(operation, Lost::Disconnected))? {
             if body.len() + chunk.len() > limit {
-                return Err(self.unreadable(operation, head.status, Unreadable::TooLong { limit }));
+                let problem = Unreadable::TooLong { limit };
+                return Err(self.unknown(operation, Lost::Unreadable { status, problem }));
             }
             body.extend_from_slice(&chunk);
         }
-        Ok((head, body))
+        Ok((status, body))
     }
 
-    /// What a status code says.
-    fn judge(&self, operation: Operation, head: &Head, began: crate::api::Tick) -> Result<StatusCode, Failure> {
+    /// What a status code says; `Ok` for a 2xx.
+    fn judge(&self, operation: Operation, head: &Head, began: Tick) -> Result<(), Failure> {
         let status = head.status.as_u16();
         if status != 429 {
             self.0.gate.answered(began);
         }
         match status {
-            200..=299 => Ok(head.status),
+            200..=299 => Ok(()),
             300..=399 => Err(self.unknown(operation, Lost::Redirected(status))),
             401 | 403 => Err(Failure::NotDone(NotDone::Forbidden { operation, status })),
             404 if operation == Operation::Update => Err(Failure::NotDone(NotDone::Gone { operation })),
@@ -325,7 +351,9 @@ impl Connection {
                 }
                 Err(self.unknown(operation, Lost::ServerError(status)))
             }
-            _ => Err(Failure::NotDone(NotDone::Rejected { operation, status })),
+            400..=499 => Err(Failure::NotDone(NotDone::Rejected { operation, status })),
+            // No such class of status: it says nothing.
+            _ => Err(self.unknown(operation, Lost::ServerError(status))),
         }
     }
 }

@@ -21,9 +21,16 @@ pub struct Inventory {
 /// One listing.
 #[derive(Default)]
 struct Shelf {
-    /// Whoever reads the listing: one at a time.
-    flight: tokio::sync::Mutex<()>,
+    /// Whoever reads the listing: one at a time. What it holds is how the last reading failed, if it did.
+    flight: tokio::sync::Mutex<Option<Failed>>,
     known: Mutex<Known>,
+}
+
+/// A listing that could not be read. Who waited for it while it was tried has the same answer, not a try of his own.
+struct Failed {
+    began: Tick,
+    ended: Tick,
+    outcome: Outcome<()>,
 }
 
 #[derive(Default)]
@@ -42,19 +49,30 @@ impl Inventory {
         if served() {
             return Outcome::Done(());
         }
-        let _flight = shelf.flight.lock().await;
+        let clock = connection.clock();
+        let asked = clock.now();
+        clock.until_after(began_after).await;
+        let mut flight = shelf.flight.lock().await;
         if served() {
             return Outcome::Done(());
         }
-        let clock = connection.clock();
-        clock.until_after(began_after).await;
-        let began_at = clock.now();
-        connection.list(key).await.map(|listed| {
+        if let Some(failed) = &*flight
+            && failed.began > began_after
+            && failed.ended >= asked
+        {
+            return failed.outcome.clone();
+        }
+        let began = clock.now();
+        let (began_at, outcome) = connection.list_from(key).await;
+        let outcome = outcome.map(|listed| {
             if listed.rows.iter().any(|row| !row.fields.active) {
                 self.shows_inactive.store(true, Ordering::Relaxed);
             }
             shelf.known().replace(listed, began_at, self.shows_inactive());
-        })
+        });
+        let failed = !matches!(outcome, Outcome::Done(()));
+        *flight = failed.then(|| Failed { began, ended: clock.now(), outcome: outcome.clone() });
+        outcome
     }
 
     /// A credential as the answer to an own write showed it.

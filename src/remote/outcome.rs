@@ -276,6 +276,16 @@ pub(super) enum Failure {
     Unknown(Unknown),
 }
 
+impl Failure {
+    /// In a word, for metrics.
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Self::NotDone(why) => why.label(),
+            Self::Unknown(why) => why.lost.label(),
+        }
+    }
+}
+
 impl<T> From<Result<T, Failure>> for Outcome<T> {
     fn from(result: Result<T, Failure>) -> Self {
         match result {

@@ -1,102 +1,128 @@
 //! Is it this request that is forbidden, or the token? And when is a refused token good again?
 
-use std::{sync::Arc, time::Duration};
-
-use tokio::sync::Mutex;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use super::{
     client::{Connection, Operation},
     outcome::{Failure, NotDone, Refusal},
 };
+use crate::api::{ListingKey, Tick};
 
 /// The longest pause between two probes of a refused connection.
 const LONGEST: Duration = Duration::from_secs(300);
 /// How often a refused connection looks whether its token was replaced.
 const TOKEN_CHECK: Duration = Duration::from_secs(1);
 
-/// What the last probe found, so that a burst of refused calls asks once.
+/// One probe at a time, and what the last one found: a burst of refused calls asks once.
 #[derive(Default)]
-pub(super) struct Prober(Mutex<Option<Finding>>);
+pub(super) struct Prober {
+    last: tokio::sync::Mutex<Option<Finding>>,
+    /// A listing that could be read once.
+    readable: Mutex<Option<ListingKey>>,
+}
 
+#[derive(Clone)]
 struct Finding {
-    /// When the probe began.
-    at: crate::api::Tick,
+    began: Tick,
+    /// The token it was about.
     generation: u64,
-    refusal: Option<Refusal>,
+    verdict: Verdict,
+}
+
+#[derive(Clone)]
+enum Verdict {
+    /// The token is good for something.
+    Accepted,
+    Refused(Refusal),
+    /// No answer that says anything of the token.
+    Silent,
+}
+
+impl Prober {
+    /// This listing could be read.
+    pub(super) fn remember(&self, key: &ListingKey) {
+        let mut readable = self.readable.lock().unwrap_or_else(PoisonError::into_inner);
+        if readable.as_ref() != Some(key) {
+            *readable = Some(key.clone());
+        }
+    }
+
+    fn readable(&self) -> Option<ListingKey> {
+        self.readable.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Connection {
-    /// A call with this token was answered 401 or 403: finds out what that means for the connection.
-    pub(super) async fn refused(&self, operation: Operation, status: u16, generation: u64) -> NotDone {
-        let asked = self.0.clock.now();
-        let mut last = self.0.prober.0.lock().await;
-        if self.0.token.generation() != generation {
-            return NotDone::TokenReplaced { operation, status };
+    /// A call that began then, with this token, was answered 401 or 403: what does it mean for the connection?
+    pub(super) async fn refused(&self, operation: Operation, status: u16, generation: u64, began: Tick) -> NotDone {
+        let finding = self.finding(began).await;
+        match finding.verdict {
+            Verdict::Accepted if finding.generation == generation => NotDone::Forbidden { operation, status },
+            Verdict::Accepted => NotDone::TokenReplaced { operation, status },
+            Verdict::Refused(refusal) => NotDone::Refused { operation, refusal },
+            Verdict::Silent => NotDone::Unconfirmed { operation, status },
         }
-        let known = last.as_ref().filter(|finding| finding.generation == generation && finding.at >= asked);
-        let refusal = match known {
-            Some(finding) => finding.refusal.clone(),
-            None => {
-                let at = self.0.clock.now();
-                let refusal = match self.probe().await {
-                    Ok(()) => None,
-                    Err(failure) => match refusal_of(&failure) {
-                        Some(refusal) => Some(refusal),
-                        None => return NotDone::Unconfirmed { operation, status },
-                    },
-                };
-                *last = Some(Finding { at, generation, refusal: refusal.clone() });
-                refusal
-            }
-        };
-        drop(last);
-        match refusal {
-            None => NotDone::Forbidden { operation, status },
-            Some(refusal) => {
-                self.refuse(refusal.clone());
-                NotDone::Refused { operation, refusal }
-            }
+    }
+
+    /// What a probe found that began then or later, and the connection told of it.
+    async fn finding(&self, since: Tick) -> Finding {
+        let mut last = self.0.prober.last.lock().await;
+        if let Some(finding) = last.as_ref().filter(|finding| finding.began >= since) {
+            return finding.clone();
+        }
+        let (began, generation) = (self.0.clock.now(), self.0.token.generation());
+        let finding = Finding { began, generation, verdict: self.ask().await };
+        match &finding.verdict {
+            Verdict::Accepted => self.0.gate.admit(),
+            Verdict::Refused(refusal) => self.refuse(refusal.clone()),
+            Verdict::Silent => {}
+        }
+        *last = Some(finding.clone());
+        finding
+    }
+
+    async fn ask(&self) -> Verdict {
+        match (verdict(&self.probe(None).await), self.0.prober.readable()) {
+            // The integrations may be forbidden to a token that may do all else.
+            (Verdict::Refused(Refusal::Forbidden), Some(key)) => verdict(&self.probe(Some(&key)).await),
+            (verdict, _) => verdict,
         }
     }
 
     /// Refuses every call until a probe in the background says otherwise.
     pub(super) fn refuse(&self, refusal: Refusal) {
-        if self.0.gate.refuse(refusal.clone()) {
-            tracing::error!(%refusal, "the connection to Toolzz is refused; probing until it is accepted again");
-            let inner = Arc::downgrade(&self.0);
-            let mut generation = self.0.token.generation();
-            let (clock, mut wait) = (self.0.clock, self.0.config.probe_interval);
-            tokio::spawn(async move {
-                let mut next = clock.now() + wait;
-                loop {
-                    tokio::time::sleep(TOKEN_CHECK.min(wait)).await;
-                    let Some(connection) = inner.upgrade().map(Connection) else { return };
-                    let current = connection.0.token.generation();
-                    if current == generation && clock.now() < next {
-                        continue;
-                    }
-                    wait = if current == generation {
-                        (wait * 2).min(LONGEST)
-                    } else {
-                        connection.0.config.probe_interval
-                    };
-                    generation = current;
-                    next = clock.now() + wait;
-                    match connection.probe().await {
-                        Ok(()) => {
-                            tracing::info!("the connection to Toolzz is accepted again");
-                            connection.0.gate.admit();
-                            return;
-                        }
-                        Err(failure) => {
-                            if let Some(refusal) = refusal_of(&failure) {
-                                connection.0.gate.refuse(refusal);
-                            }
-                        }
-                    }
-                }
-            });
+        if !self.0.gate.refuse(refusal.clone()) {
+            return;
         }
+        tracing::error!(%refusal, "the connection to Toolzz is refused; probing until it is accepted again");
+        let inner = Arc::downgrade(&self.0);
+        let mut generation = self.0.token.generation();
+        let (clock, mut wait) = (self.0.clock, self.0.config.probe_interval);
+        tokio::spawn(async move {
+            let mut next = clock.now() + wait;
+            loop {
+                tokio::time::sleep(TOKEN_CHECK.min(wait)).await;
+                let Some(connection) = inner.upgrade().map(Connection) else { return };
+                let current = connection.0.token.generation();
+                if current == generation && clock.now() < next {
+                    continue;
+                }
+                // A new token deserves the short pauses again.
+                wait =
+                    if current == generation { (wait * 2).min(LONGEST) } else { connection.0.config.probe_interval };
+                generation = current;
+                // Published by itself, as is everything a probe finds.
+                connection.finding(clock.now()).await;
+                next = clock.now() + wait;
+                if !connection.0.gate.is_refused() {
+                    tracing::info!("the connection to Toolzz is accepted again");
+                    return;
+                }
+            }
+        });
     }
 
     /// Has the end of a pause published, also when nobody calls just then.
@@ -117,12 +143,13 @@ impl Connection {
     }
 }
 
-/// What a probe's failure says of the token, if it says anything.
-fn refusal_of(failure: &Failure) -> Option<Refusal> {
-    match failure {
-        Failure::NotDone(NotDone::Forbidden { status: 401, .. }) => Some(Refusal::Unauthorized),
-        Failure::NotDone(NotDone::Forbidden { .. }) => Some(Refusal::Forbidden),
-        Failure::NotDone(NotDone::Refused { refusal, .. }) => Some(refusal.clone()),
-        _ => None,
+fn verdict(answer: &Result<(), Failure>) -> Verdict {
+    match answer {
+        // Without that endpoint it is still the token that was accepted.
+        Ok(()) | Err(Failure::NotDone(NotDone::Rejected { .. })) => Verdict::Accepted,
+        Err(Failure::NotDone(NotDone::Forbidden { status: 401, .. })) => Verdict::Refused(Refusal::Unauthorized),
+        Err(Failure::NotDone(NotDone::Forbidden { .. })) => Verdict::Refused(Refusal::Forbidden),
+        Err(Failure::NotDone(NotDone::Refused { refusal, .. })) => Verdict::Refused(refusal.clone()),
+        Err(_) => Verdict::Silent,
     }
 }

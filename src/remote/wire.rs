@@ -10,7 +10,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-use super::{client::NewCredential, outcome::Unreadable};
+use super::{
+    client::{Listed, NewCredential},
+    outcome::Unreadable,
+};
 use crate::api::{CredentialId, CredentialType, Fields, FormField, Integration, Row, SecretId};
 
 /// As the custom resource's status has it.
@@ -119,25 +122,9 @@ fn problem(error: &serde_json::Error) -> Unreadable {
     if error.is_data() { Unreadable::WrongShape } else { Unreadable::NotJson }
 }
 
-/// The rows of a listing.
-#[derive(Debug)]
-pub(super) struct Rows {
-    pub(super) rows: Vec<Row>,
-    /// Every row could be read.
-    pub(super) complete: bool,
-}
-
 /// A listing in any of the shapes seen: `[{credentials: {…}, integration: {…}}]`, the older
 /// `{credentials: […], integration: […]}`, and `{items: [{…, integration: {…}}]}`.
-pub(super) fn rows(body: &[u8]) -> Result<Rows, Unreadable> {
-    /// One element, nested or flat.
-    #[derive(Deserialize)]
-    struct Pair<'a> {
-        #[serde(borrow)]
-        credentials: &'a RawValue,
-        #[serde(borrow)]
-        integration: Option<&'a RawValue>,
-    }
+pub(super) fn rows(body: &[u8]) -> Result<Listed, Unreadable> {
     let mut rows = Vec::new();
     let mut complete = true;
     let mut integrations = Interned::default();
@@ -150,9 +137,14 @@ pub(super) fn rows(body: &[u8]) -> Result<Rows, Unreadable> {
         complete &= row.is_some();
         rows.extend(row);
     };
-    let (elements, pairs) = match Listing::of(body)? {
-        Listing::Pairs(elements) => (elements, true),
-        Listing::Items(elements) => (elements, false),
+    match Listing::of(body)? {
+        Listing::Elements(elements) => {
+            for raw in elements {
+                let element = serde_json::from_str(raw.get()).unwrap_or(Element::UNREADABLE);
+                let integration = element.integration.and_then(|raw| integrations.of(raw));
+                keep(element.row().unwrap_or(raw), integration, &mut integrations);
+            }
+        }
         Listing::Older { credentials, integration } => {
             for raw in integration {
                 integrations.of(raw);
@@ -160,33 +152,34 @@ pub(super) fn rows(body: &[u8]) -> Result<Rows, Unreadable> {
             for raw in credentials {
                 keep(raw, None, &mut integrations);
             }
-            return Ok(Rows { rows, complete });
-        }
-    };
-    for raw in elements {
-        let nested = if pairs { serde_json::from_str::<Pair<'_>>(raw.get()).ok() } else { None };
-        if let Some(pair) = nested {
-            let integration = pair.integration.and_then(|raw| integrations.of(raw));
-            keep(pair.credentials, integration, &mut integrations);
-        } else {
-            let flat = serde_json::from_str::<Flat<'_>>(raw.get()).ok();
-            let integration = flat.and_then(|flat| flat.integration).and_then(|raw| integrations.of(raw));
-            keep(raw, integration, &mut integrations);
         }
     }
-    Ok(Rows { rows, complete })
+    Ok(Listed { rows, complete })
 }
 
+/// One element of a listing: a credential beside its integration, or with it inside.
 #[derive(Deserialize)]
-struct Flat<'a> {
+struct Element<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    credentials: Option<&'a RawValue>,
     #[serde(borrow)]
     integration: Option<&'a RawValue>,
 }
 
+impl<'a> Element<'a> {
+    const UNREADABLE: Self = Self { id: None, credentials: None, integration: None };
+
+    /// The credential beside the integration. What has an id is one itself, and its `credentials` is not read.
+    fn row(&self) -> Option<&'a RawValue> {
+        self.credentials.filter(|_| self.id.is_none())
+    }
+}
+
 /// The outer shape of a listing; the elements are still text, so that one bad row is one bad row.
 enum Listing<'a> {
-    Pairs(Vec<&'a RawValue>),
-    Items(Vec<&'a RawValue>),
+    Elements(Vec<&'a RawValue>),
     Older { credentials: Vec<&'a RawValue>, integration: Vec<&'a RawValue> },
 }
 
@@ -202,11 +195,11 @@ impl<'a> Listing<'a> {
             integration: Option<Vec<&'a RawValue>>,
         }
         if body.trim_ascii_start().first() == Some(&b'[') {
-            return serde_json::from_slice(body).map(Self::Pairs).map_err(|error| problem(&error));
+            return serde_json::from_slice(body).map(Self::Elements).map_err(|error| problem(&error));
         }
         let object: Object<'_> = serde_json::from_slice(body).map_err(|error| problem(&error))?;
         match (object.items, object.credentials) {
-            (Some(items), None) => Ok(Self::Items(items)),
+            (Some(items), None) => Ok(Self::Elements(items)),
             (None, Some(credentials)) => {
                 Ok(Self::Older { credentials, integration: object.integration.unwrap_or_default() })
             }
@@ -253,7 +246,7 @@ pub(super) fn catalogue(body: &[u8]) -> Result<Vec<Integration>, Unreadable> {
         integrations: &'a RawValue,
     }
     let elements = match Listing::of(body)? {
-        Listing::Pairs(elements) | Listing::Items(elements) => elements,
+        Listing::Elements(elements) => elements,
         Listing::Older { .. } => return Err(Unreadable::WrongShape),
     };
     let read = |raw: &RawValue| match serde_json::from_str::<Entry<'_>>(raw.get()) {
@@ -324,3 +317,7 @@ fn tolerant_bool<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::
         _ => false,
     })
 }
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;

@@ -1,0 +1,1 @@
+//! The chart: see the tests that run the binary under its rights.

@@ -1,0 +1,9 @@
+//! The operator's real binary against a real API server and a simulated Toolzz.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod admission;
+mod chart;
+mod crash;
+mod failures;
+mod lifecycle;
+mod support;

@@ -1,0 +1,306 @@
+//! A room for one test: a namespace, a simulator, and the operator as a process.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read, Write as _},
+    net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use k8s_openapi::api::{core::v1::Secret, events::v1::Event};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    runtime::wait::await_condition,
+};
+use serde_json::{Value, json};
+use test_controlplane::ControlPlane;
+use tokio::sync::OnceCell;
+use toolzz_operator::api::{ToolzzCredential, condition};
+use toolzz_simulator::{DEFAULT_TOKEN, OPENAI, Simulator};
+
+/// Far beyond what anything takes; a test that waits so long has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// In every key of a test: none of it may show up anywhere.
+pub const CANARY: &str = "canary-7f3a";
+
+pub const USER: &str = "6f1c2d34-0000-4000-8000-000000000001";
+pub const UNITY: &str = "0b8e2d34-0000-4000-8000-000000000002";
+
+pub struct Lab {
+    pub plane: &'static ControlPlane,
+    pub client: Client,
+    pub namespace: String,
+    pub simulator: Simulator,
+    pub directory: PathBuf,
+    pub operator: Option<Operator>,
+    pub flags: Vec<String>,
+}
+
+/// The shared control plane with the definitions installed.
+pub async fn plane() -> &'static ControlPlane {
+    static INSTALLED: OnceCell<&'static ControlPlane> = OnceCell::const_new();
+    INSTALLED
+        .get_or_init(|| async {
+            let plane = ControlPlane::shared().await.unwrap();
+            let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
+            let run = |args: &[&str]| {
+                let output = plane.kubectl(args).output().unwrap();
+                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            };
+            run(&["apply", "--server-side", "-f", crds]);
+            run(&["wait", "--for=condition=Established", "--timeout=60s", "-f", crds]);
+            plane
+        })
+        .await
+}
+
+impl Lab {
+    /// A room without an operator yet.
+    pub async fn empty(prefix: &str) -> Self {
+        let plane = plane().await;
+        let namespace = plane.unique_namespace(prefix).await.unwrap();
+        let directory = plane.directory().join("labs").join(&namespace);
+        std::fs::create_dir_all(&directory).unwrap();
+        Self {
+            plane,
+            client: plane.client().await.unwrap(),
+            namespace,
+            simulator: Simulator::start(),
+            directory,
+            operator: None,
+            flags: ["--settle-period=3s", "--request-timeout=2s", "--resync-interval=10m"].map(str::to_owned).to_vec(),
+        }
+    }
+
+    /// A room with an operator at work.
+    pub async fn start(prefix: &str) -> Self {
+        let mut lab = Self::empty(prefix).await;
+        lab.start_operator();
+        lab
+    }
+
+    pub fn start_operator(&mut self) {
+        let operator = Operator::start(self, &self.flags);
+        self.operator = Some(operator);
+    }
+
+    /// SIGKILL: nothing of the process gets to say goodbye.
+    pub fn kill_operator(&mut self) {
+        drop(self.operator.take());
+    }
+
+    pub fn api(&self) -> Api<ToolzzCredential> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    pub async fn secret(&self, name: &str, data: &[(&str, &str)]) {
+        let data: serde_json::Map<String, Value> =
+            data.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data});
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        api.patch(name, &PatchParams::apply("e2e").force(), &Patch::Apply(secret)).await.unwrap();
+    }
+
+    /// A credential of this name whose `api_key` is the key `key` of the Secret of the same name.
+    pub fn manifest(&self, name: &str) -> Value {
+        json!({
+            "apiVersion": "toolzz.com.br/v1alpha1", "kind": "ToolzzCredential",
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": {
+                "userId": USER, "unityId": UNITY, "integrationId": OPENAI.to_string(),
+                "credentials": [{"api_key": {"secretKeyRef": {"name": name, "key": "key"}}}],
+            },
+        })
+    }
+
+    pub async fn create(&self, manifest: Value) -> Result<ToolzzCredential, kube::Error> {
+        let object: ToolzzCredential = serde_json::from_value(manifest).unwrap();
+        self.api().create(&PostParams::default(), &object).await
+    }
+
+    /// A Secret and a credential of this name.
+    pub async fn credential(&self, name: &str) {
+        self.secret(name, &[("key", &format!("{CANARY}-{name}"))]).await;
+        self.create(self.manifest(name)).await.unwrap();
+    }
+
+    pub async fn edit(&self, name: &str, spec: Value) {
+        self.api().patch(name, &PatchParams::default(), &Patch::Merge(json!({ "spec": spec }))).await.unwrap();
+    }
+
+    pub async fn delete(&self, name: &str) {
+        self.api().delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
+    /// Waits until the resource is so.
+    pub async fn until(&self, name: &str, what: &str, so: impl Fn(&ToolzzCredential) -> bool) -> ToolzzCredential {
+        let condition = |object: Option<&ToolzzCredential>| object.is_some_and(&so);
+        match tokio::time::timeout(PATIENCE, await_condition(self.api(), name, condition)).await {
+            Ok(object) => object.unwrap().unwrap(),
+            Err(_) => {
+                let object = self.api().get_opt(name).await.unwrap();
+                panic!(
+                    "{name} did not become {what}: {}\n{}",
+                    serde_json::to_string_pretty(&object).unwrap(),
+                    self.log()
+                )
+            }
+        }
+    }
+
+    /// Waits until the Ready condition of the current generation has this reason.
+    pub async fn until_reason(&self, name: &str, reason: &str) -> ToolzzCredential {
+        self.until(name, reason, |object| {
+            let status = object.status.as_ref();
+            let current = status.and_then(|status| status.observed_generation) == object.metadata.generation;
+            current && ready(object).is_some_and(|(_, why, _)| why == reason)
+        })
+        .await
+    }
+
+    pub async fn until_ready(&self, name: &str) -> ToolzzCredential {
+        self.until(name, "Ready", |object| {
+            let current =
+                object.status.as_ref().and_then(|status| status.observed_generation) == object.metadata.generation;
+            current && ready(object).is_some_and(|(status, _, _)| status == "True")
+        })
+        .await
+    }
+
+    pub async fn until_gone(&self, name: &str) {
+        let gone = await_condition(self.api(), name, |object: Option<&ToolzzCredential>| object.is_none());
+        tokio::time::timeout(PATIENCE, gone).await.expect("the resource does not go").unwrap();
+    }
+
+    pub async fn events(&self) -> Vec<Event> {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
+        api.list(&ListParams::default()).await.unwrap().items
+    }
+
+    /// Waits until an event of this reason is there.
+    pub async fn until_event(&self, reason: &str) {
+        let found = async {
+            while !self.events().await.iter().any(|event| event.reason.as_deref() == Some(reason)) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("no event {reason}\n{}", self.log()));
+    }
+
+    /// Everything every operator of this room has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.directory.join("operator.log")
+    }
+
+    /// Nothing of key material or token is in logs, events, status or metrics.
+    pub async fn assert_no_leak(&self) {
+        let objects = self.api().list(&ListParams::default()).await.unwrap();
+        let metrics = self.operator.as_ref().map(|operator| operator.get("/metrics").1).unwrap_or_default();
+        for (place, text) in [
+            ("log", self.log()),
+            ("events", serde_json::to_string(&self.events().await).unwrap()),
+            ("resources", serde_json::to_string(&objects.items).unwrap()),
+            ("metrics", metrics),
+        ] {
+            assert!(!text.contains(CANARY), "key material in {place}");
+            assert!(!text.contains(DEFAULT_TOKEN), "the token in {place}");
+        }
+    }
+}
+
+/// Status, reason and message of the Ready condition.
+pub fn ready(object: &ToolzzCredential) -> Option<(&str, &str, &str)> {
+    let ready = condition(&object.status.as_ref()?.conditions, "Ready")?;
+    Some((&ready.status, &ready.reason, &ready.message))
+}
+
+pub fn has_condition(object: &ToolzzCredential, kind: &str) -> bool {
+    object.status.as_ref().is_some_and(|status| condition(&status.conditions, kind).is_some())
+}
+
+/// The operator as a process; killed when dropped.
+pub struct Operator {
+    child: Child,
+    http: std::cell::OnceCell<SocketAddr>,
+    log: PathBuf,
+    log_from: u64,
+}
+
+impl Operator {
+    fn start(lab: &Lab, flags: &[String]) -> Self {
+        let args =
+            ["--namespaces", &lab.namespace, "--http-addr", "127.0.0.1:0", "--log-level", "debug", "--rate-limit", "0"];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_toolzz-operator"));
+        command
+            .arg("run")
+            .args(args)
+            .args(flags)
+            .env_clear()
+            .env("KUBECONFIG", lab.plane.kubeconfig())
+            .env("POD_NAMESPACE", &lab.namespace)
+            .env("TOOLZZ_API_URL", lab.simulator.url())
+            .env("TOOLZZ_API_TOKEN", DEFAULT_TOKEN);
+        Self::spawn(command, &lab.log_file())
+    }
+
+    /// Any command that is an operator, logging to this file.
+    pub fn spawn(mut command: Command, log: &Path) -> Self {
+        let file = File::options().create(true).append(true).open(log).unwrap();
+        let log_from = file.metadata().unwrap().len();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().unwrap();
+        Self { child, http: std::cell::OnceCell::new(), log: log.to_owned(), log_from }
+    }
+
+    /// Where it serves health and metrics, as it logged.
+    pub fn http(&self) -> SocketAddr {
+        *self.http.get_or_init(|| {
+            let begun = std::time::Instant::now();
+            loop {
+                let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+                let own = text.get(usize::try_from(self.log_from).unwrap()..).unwrap_or_default();
+                let line = own.lines().find(|line| line.contains("http server listening"));
+                if let Some(addr) =
+                    line.and_then(|line| serde_json::from_str::<Value>(line).ok()?["addr"].as_str()?.parse().ok())
+                {
+                    return addr;
+                }
+                assert!(begun.elapsed() < PATIENCE, "the operator does not listen: {own}");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        })
+    }
+
+    /// A plain GET: status code and body.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.http()).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: operator\r\nConnection: close\r\n\r\n").unwrap();
+        let mut reader = BufReader::new(stream);
+        let mut status = String::new();
+        reader.read_line(&mut status).unwrap();
+        let mut rest = String::new();
+        reader.read_to_string(&mut rest).unwrap();
+        let code = status.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap();
+        (code, rest.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+    }
+
+    /// SIGTERM; the exit code.
+    pub fn terminate(mut self) -> Option<i32> {
+        let sent = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status().unwrap();
+        assert!(sent.success());
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
