@@ -165,9 +165,9 @@ impl Connection {
             return Outcome::NotDone(NotDone::Unsendable { operation, problem: "the key material is not JSON" });
         };
         // The buffer is wiped when the last handle of it goes.
-        let request = self.request(operation, Method::POST, &["credential"]).map(|request| {
-            request.header(header::CONTENT_TYPE, "application/json").body(Bytes::from_owner(body))
-        });
+        let request = self
+            .request(operation, Method::POST, &["credential"])
+            .map(|request| request.header(header::CONTENT_TYPE, "application/json").body(Bytes::from_owner(body)));
         self.call(operation, request, |body| {
             let row = wire::row(body)?;
             let same = row.fields.name == new.name

@@ -183,6 +183,10 @@ impl Gate {
         self.publish(&inner);
     }
 
+    pub(super) fn is_refused(&self) -> bool {
+        self.lock().refusal.is_some()
+    }
+
     fn publish(&self, inner: &Inner) {
         let new = match (&inner.refusal, inner.pause) {
             (Some(refusal), _) => State::Refused { refusal: refusal.clone() },
@@ -209,8 +213,8 @@ pub(super) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
         // More digits than fit are very long.
         value.parse().map_or(LONGEST_PAUSE, Duration::from_secs)
     } else {
-        // RFC 9110 dates are written as RFC 2822 has them, but for the zone, which may be said in words.
-        let then = DateTimeParser::new().parse_timestamp(value).ok()?;
+        // RFC 9110 dates are written as RFC 2822 has them; a wrong day of the week is none of our business.
+        let then = DateTimeParser::new().relaxed_weekday(true).parse_timestamp(value).ok()?;
         then.duration_since(now).try_into().ok()?
     };
     (!wait.is_zero()).then(|| wait.min(LONGEST_PAUSE))

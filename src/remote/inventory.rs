@@ -62,16 +62,15 @@ impl Inventory {
         {
             return failed.outcome.clone();
         }
-        let began = clock.now();
-        let (began_at, outcome) = connection.list_from(key).await;
-        let outcome = outcome.map(|listed| {
+        let began_at = clock.now();
+        let outcome = connection.list(key).await.map(|listed| {
             if listed.rows.iter().any(|row| !row.fields.active) {
                 self.shows_inactive.store(true, Ordering::Relaxed);
             }
             shelf.known().replace(listed, began_at, self.shows_inactive());
         });
         let failed = !matches!(outcome, Outcome::Done(()));
-        *flight = failed.then(|| Failed { began, ended: clock.now(), outcome: outcome.clone() });
+        *flight = failed.then(|| Failed { began: began_at, ended: clock.now(), outcome: outcome.clone() });
         outcome
     }
 

@@ -111,8 +111,7 @@ impl Connection {
                     continue;
                 }
                 // A new token deserves the short pauses again.
-                wait =
-                    if current == generation { (wait * 2).min(LONGEST) } else { connection.0.config.probe_interval };
+                wait = if current == generation { (wait * 2).min(LONGEST) } else { connection.0.config.probe_interval };
                 generation = current;
                 // Published by itself, as is everything a probe finds.
                 connection.finding(clock.now()).await;
