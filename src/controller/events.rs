@@ -58,7 +58,7 @@ impl Events {
             action: Some("Reconcile".to_owned()),
             event_time: Some(MicroTime(Timestamp::now())),
             metadata: ObjectMeta {
-                generate_name: Some(format!("{}.", object.meta().name.as_deref().unwrap_or("toolzzcredential"))),
+                generate_name: Some(format!("{}-", object.meta().name.as_deref().unwrap_or("toolzzcredential"))),
                 namespace: Some(namespace.clone()),
                 ..ObjectMeta::default()
             },

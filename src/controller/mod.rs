@@ -114,6 +114,7 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ca
     let api: kube::Api<ToolzzCredential> = watches::api(&ctx.client, scope.as_deref());
     let (reader, writer) = reflector::store();
     let mut listed = HashSet::new();
+    let (tell_listed, all_listed) = tokio::sync::watch::channel(false);
     let (context, told) = (Arc::clone(ctx), Arc::clone(caches));
     let credentials = watcher(api, watcher::Config::default().page_size(PAGE))
         .default_backoff()
@@ -126,6 +127,7 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ca
             }
             Ok(watcher::Event::InitDone) => {
                 told.credentials_listed();
+                tell_listed.send_replace(true);
                 // With several scopes each sees only its own; what is gone is forgotten one by one then.
                 if told.scopes() == 1 {
                     context.retain(&listed);
@@ -142,7 +144,7 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ca
             PredicateConfig::default(),
         );
 
-    let secrets = watches::secrets(Arc::clone(ctx), scope, reader.clone(), Arc::clone(caches));
+    let secrets = watches::secrets(Arc::clone(ctx), scope, all_listed, Arc::clone(caches));
     let connection =
         stream::unfold(
             ctx.connection.state(),

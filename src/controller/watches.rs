@@ -10,15 +10,12 @@ use k8s_openapi::{NamespaceResourceScope, api::core::v1::Secret};
 use kube::{
     Api, Client, Resource,
     core::PartialObjectMeta,
-    runtime::{
-        WatchStreamExt, controller,
-        reflector::{ObjectRef, Store},
-        watcher,
-    },
+    runtime::{WatchStreamExt, controller, reflector::ObjectRef, watcher},
 };
 
 use super::context::Context;
 use crate::{api::ToolzzCredential, runtime::Readiness};
+use tokio::sync::watch;
 
 /// The objects of a scope: a namespace, or all of them.
 pub(super) fn api<K>(client: &Client, scope: Option<&str>) -> Api<K>
@@ -37,12 +34,13 @@ where
 pub(super) fn secrets(
     ctx: Arc<Context>,
     scope: Option<String>,
-    resources: Store<ToolzzCredential>,
+    mut listed: watch::Receiver<bool>,
     caches: Arc<Caches>,
 ) -> impl Stream<Item = ObjectRef<ToolzzCredential>> + Send + 'static {
     let secrets: Api<PartialObjectMeta<Secret>> = api(&ctx.client, scope.as_deref());
     let begin = async move {
-        let _ = resources.wait_until_ready().await;
+        // Not the store's own signal: that wakes one waiter only, and the controller is one already.
+        let _ = listed.wait_for(|listed| *listed).await;
         watcher(secrets, watcher::Config::default().page_size(super::PAGE)).default_backoff()
     };
     stream::once(begin).flatten().flat_map(move |event| {

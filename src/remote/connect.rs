@@ -41,12 +41,12 @@ impl ConnectFailure {
                     return Self::of_tls(tls);
                 }
                 if let Some(io) = source.downcast_ref::<io::Error>() {
-                    // The source of a wrapping I/O error is the wrapped one's source, not itself.
-                    let wrapped = io.get_ref().and_then(|inner| inner.downcast_ref());
-                    if let Some(tls) = wrapped {
-                        return Self::of_tls(tls);
-                    }
                     kind = Some(io.kind());
+                    if let Some(wrapped) = io.get_ref() {
+                        // Its source would be the wrapped error's source, not the wrapped error.
+                        next = Some(wrapped);
+                        continue;
+                    }
                 }
                 // The connector's error has no public type; this is the text it gives that stage.
                 if source.to_string() == "dns error" {

@@ -22,7 +22,7 @@ use toolzz_operator::api::{ToolzzCredential, condition};
 use toolzz_simulator::{DEFAULT_TOKEN, OPENAI, Simulator};
 
 /// Far beyond what anything takes; a test that waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// In every key of a test: none of it may show up anywhere.
 pub const CANARY: &str = "canary-7f3a";
 
@@ -235,8 +235,16 @@ pub struct Operator {
 
 impl Operator {
     fn start(lab: &Lab, flags: &[String]) -> Self {
-        let args =
-            ["--namespaces", &lab.namespace, "--http-addr", "127.0.0.1:0", "--log-level", "debug", "--rate-limit", "0"];
+        let args = [
+            "--namespaces",
+            &lab.namespace,
+            "--http-addr",
+            "127.0.0.1:0",
+            "--log-level",
+            "debug",
+            "--rate-limit",
+            "0",
+        ];
         let mut command = Command::new(env!("CARGO_BIN_EXE_toolzz-operator"));
         command
             .arg("run")
