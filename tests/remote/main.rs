@@ -1,0 +1,10 @@
+//! The remote client against a simulated Toolzz.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod inventory;
+mod outcomes;
+mod pauses;
+mod refusals;
+mod secrecy;
+mod support;
+mod tls;
