@@ -137,7 +137,7 @@ async fn operate(arguments: RunArgs) -> Result<(), Error> {
         catalogue_ttl: arguments.resync_interval,
         ..Config::new(arguments.api_url)
     };
-    let connection = Connection::new(config, token, clock.clone(), Arc::new(Counting(Arc::clone(&metrics))))?;
+    let connection = Connection::new(config, token, clock, Arc::new(Counting(Arc::clone(&metrics))))?;
 
     let kubernetes = kube::Config::infer().await?;
     let operator_namespace = arguments
