@@ -1,33 +1,27 @@
-# The two commands a newcomer needs: `make demo` and `make test`. `make help` lists the rest.
+# `make test` runs everything; `make help` lists the rest.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 CARGO ?= cargo
 # End-to-end tests mostly wait: more of them than there are cores can run at once.
-E2E_THREADS ?= 8
+TEST_THREADS ?= 8
+# Tools belong to the user, not to a clone: a fresh one does not build them again.
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/toolzz-operator
+CARGO_DENY_VERSION := 0.20.2
+CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help demo test unit e2e check generate tools deny chart-lint clean
+.PHONY: help test tools check generate generated deny chart-lint
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
-test: check unit e2e ## everything: checks, unit tests, tests on a real control plane
-
-demo: tools ## the main job, shown on an embedded control plane and a simulated Toolzz
-	@$(CARGO) run --quiet -p demo
+test: check ## everything: checks, unit tests, tests on a real control plane
+	$(CARGO) test --workspace -- --test-threads=$(TEST_THREADS)
 
 tools: ## build the control plane's programs (once; about ten minutes on two cores)
-	@$(CARGO) build --workspace --all-targets
-	@$(CARGO) run --quiet -p test-controlplane -- build
+	$(CARGO) build --workspace --bins
+	$(CARGO) run --quiet -p test-controlplane -- build
 
-unit: ## tests that need no control plane
-	$(CARGO) test --workspace --exclude test-controlplane --lib --bins --test remote
-	$(CARGO) test --doc -p toolzz-operator
-
-e2e: tools ## tests on a real control plane
-	$(CARGO) test -p test-controlplane
-	$(CARGO) test --test e2e -- --test-threads=$(E2E_THREADS)
-
-check: ## format, lints, licences, generated files, chart
+check: tools ## format, lints, licences, generated files, chart
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
 	$(MAKE) --no-print-directory generated deny chart-lint
@@ -36,7 +30,17 @@ generate: ## write the generated files
 	$(CARGO) run --quiet -- crds --dir crds
 	$(CARGO) run --quiet -- crds --dir charts/toolzz-operator/files/crds
 
-.PHONY: generated
-generated: ## the generated files are up to date
+generated: ## are the generated files up to date?
 	$(CARGO) run --quiet -- crds --dir crds --check
 	$(CARGO) run --quiet -- crds --dir charts/toolzz-operator/files/crds --check
+
+deny: $(CARGO_DENY) ## licences, sources and bans of the dependencies
+	$(CARGO_DENY) --workspace check bans licenses sources
+
+$(CARGO_DENY):
+	@echo "building cargo-deny once; this takes some minutes"
+	$(CARGO) install cargo-deny --locked --version $(CARGO_DENY_VERSION) --root $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)
+
+chart-lint: ## does the chart render with each of its sets of values?
+	@helm="$$($(CARGO) run --quiet -p test-controlplane -- path helm)"; \
+	for values in charts/toolzz-operator/ci/*.yaml; do "$$helm" lint --strict --quiet charts/toolzz-operator -f "$$values"; done

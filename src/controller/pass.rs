@@ -136,12 +136,17 @@ impl Pass<'_> {
 
         let kind = match spec.kind.or(status.kind) {
             Some(kind) => Some(kind),
-            None => {
-                let catalogue = ctx.connection.catalogue().await;
-                catalogue
-                    .and_then(|catalogue| catalogue.get(&spec.integration_id))
-                    .and_then(|integration| integration.kind)
-            }
+            None => match ctx.connection.catalogue().await {
+                Some(catalogue) => catalogue.get(&spec.integration_id).and_then(|integration| integration.kind),
+                None => {
+                    if self.remember(|remembered| remembered.plan.trouble.is_none()) {
+                        let message = "Toolzz's list of integrations, which tells the type, cannot be read now; \
+                                       set spec.type to go on without it";
+                        self.trouble(Reason::ApiUnavailable, message, None);
+                    }
+                    None
+                }
+            },
         };
         let desired = Desired {
             uid: self.uid.clone(),

@@ -84,7 +84,15 @@ async fn every_field_is_explained_and_the_table_has_its_columns() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
-    let text = kubectl(&["explain", "toolzzcredentials.spec", "--recursive"]);
+    // The server publishes the schema of a definition some moments after it is established.
+    let explained = async {
+        let explain = ["explain", "toolzzcredentials.spec", "--recursive"];
+        while !lab.plane.kubectl(explain).output().unwrap().status.success() {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        kubectl(&explain)
+    };
+    let text = tokio::time::timeout(std::time::Duration::from_secs(60), explained).await.expect("no explanation");
     assert!(text.contains("secretKeyRef"), "{text}");
     lab.create(lab.manifest("openai")).await.unwrap();
     let table = kubectl(&["get", "tzc", "-n", &lab.namespace, "-o", "wide"]);

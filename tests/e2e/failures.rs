@@ -102,7 +102,10 @@ async fn retry_after_pauses_the_connection() {
 async fn an_api_that_is_down_is_waited_for() {
     let lab = Lab::start("down").await;
     lab.simulator.go_down();
-    lab.credential("openai").await;
+    lab.secret("openai", &[("key", CANARY)]).await;
+    let mut manifest = lab.manifest("openai");
+    manifest["spec"]["type"] = json!("llm");
+    lab.create(manifest).await.unwrap();
     let object = lab.until_reason("openai", "ApiUnavailable").await;
     assert!(ready(&object).unwrap().2.contains("connection refused"), "{:?}", ready(&object));
     lab.simulator.come_up().unwrap();

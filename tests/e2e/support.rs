@@ -235,16 +235,8 @@ pub struct Operator {
 
 impl Operator {
     fn start(lab: &Lab, flags: &[String]) -> Self {
-        let args = [
-            "--namespaces",
-            &lab.namespace,
-            "--http-addr",
-            "127.0.0.1:0",
-            "--log-level",
-            "debug",
-            "--rate-limit",
-            "0",
-        ];
+        let args =
+            ["--namespaces", &lab.namespace, "--http-addr", "127.0.0.1:0", "--log-level", "debug", "--rate-limit", "0"];
         let mut command = Command::new(env!("CARGO_BIN_EXE_toolzz-operator"));
         command
             .arg("run")
