@@ -1,4 +1,4 @@
-# `make test` runs everything; `make help` lists the rest.
+# The two commands a newcomer needs: `make demo` and `make test`. `make help` lists the rest.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 CARGO ?= cargo
@@ -9,13 +9,16 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/toolzz-operator
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help test tools check generate generated deny chart-lint
+.PHONY: help demo test tools check generate generated deny chart-lint
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
 test: check ## everything: checks, unit tests, tests on a real control plane
 	$(CARGO) test --workspace -- --test-threads=$(TEST_THREADS)
+
+demo: tools ## the main job, shown on an embedded control plane and a simulated Toolzz
+	@BIN="$$($(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/debug" hack/demo.sh
 
 tools: ## build the control plane's programs (once; about ten minutes on two cores)
 	$(CARGO) build --workspace --bins

@@ -1,1 +1,83 @@
-//! The chart: see the tests that run the binary under its rights.
+//! The binary with the arguments, the environment and exactly the rights that the chart gives it.
+
+use std::process::Command;
+
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Secret};
+use kube::Api;
+use serde_json::json;
+use toolzz_simulator::DEFAULT_TOKEN;
+
+use super::support::*;
+
+#[tokio::test]
+async fn the_main_job_works_with_exactly_the_rights_of_the_chart() {
+    let mut lab = Lab::empty("chart").await;
+    let namespace = lab.namespace.clone();
+    let kubectl = |args: &[&str]| {
+        let output = lab.plane.kubectl(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // The pod's template must be admitted where only restricted pods are.
+    kubectl(&["label", "namespace", &namespace, "pod-security.kubernetes.io/enforce=restricted"]);
+    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/toolzz-operator");
+    let set = format!(
+        "apiUrl={},token.value={DEFAULT_TOKEN},namespaces={{{namespace}}},crds.enabled=false",
+        lab.simulator.url()
+    );
+    let rendered = lab.plane.helm(["template", "op", chart, "-n", &namespace, "--set", &set]).output().unwrap();
+    assert!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
+    let file = lab.directory.join("chart.yaml");
+    std::fs::write(&file, &rendered.stdout).unwrap();
+    let applied = lab.plane.kubectl(["apply", "--server-side", "-n", &namespace, "-f"]).arg(&file).output().unwrap();
+    let warnings = String::from_utf8_lossy(&applied.stderr).into_owned();
+    assert!(applied.status.success() && !warnings.contains("PodSecurity"), "{warnings}");
+
+    let deployments: Api<Deployment> = Api::namespaced(lab.client.clone(), &namespace);
+    let deployment = deployments.list(&Default::default()).await.unwrap().items.remove(0);
+    let pod = deployment.spec.unwrap().template.spec.unwrap();
+    let account = pod.service_account_name.unwrap();
+    let container = &pod.containers[0];
+
+    // What the kubelet would do: the token mounted as a file, a port of the pod's own.
+    let mounted = lab.directory.join("token");
+    let secrets: Api<Secret> = Api::namespaced(lab.client.clone(), &namespace);
+    let token = secrets
+        .list(&Default::default())
+        .await
+        .unwrap()
+        .items
+        .into_iter()
+        .find_map(|secret| secret.data?.remove("token"));
+    std::fs::write(&mounted, token.expect("the chart made a Secret with the token").0).unwrap();
+    let args = container.args.as_ref().unwrap().iter().map(|arg| match arg.split_once('=') {
+        Some(("--api-token-file", _)) => format!("--api-token-file={}", mounted.display()),
+        Some(("--http-addr", _)) => "--http-addr=127.0.0.1:0".to_owned(),
+        _ => arg.clone(),
+    });
+    let mut command = Command::new(env!("CARGO_BIN_EXE_toolzz-operator"));
+    command.args(args).env_clear();
+    for variable in container.env.iter().flatten() {
+        let field = variable.value_from.as_ref().and_then(|source| source.field_ref.as_ref());
+        let value = match field.map(|field| field.field_path.as_str()) {
+            Some("metadata.namespace") => namespace.clone(),
+            Some(other) => panic!("{other} is not known here"),
+            None => variable.value.clone().unwrap_or_default(),
+        };
+        command.env(&variable.name, value);
+    }
+    command.env("KUBECONFIG", lab.plane.service_account_kubeconfig(&namespace, &account).await.unwrap());
+    lab.operator = Some(Operator::spawn(command, &lab.directory.join("operator.log")));
+
+    lab.credential("openai").await;
+    lab.until_ready("openai").await;
+    lab.edit("openai", json!({"name": "Renamed"})).await;
+    lab.until_reason("openai", "Updated").await;
+    lab.secret("openai", &[("key", &format!("{CANARY}-new"))]).await;
+    lab.until_reason("openai", "Rotated").await;
+    lab.until_event("Rotated").await;
+    lab.delete("openai").await;
+    lab.until_gone("openai").await;
+    assert_eq!(lab.operator.as_ref().unwrap().get("/readyz").0, 200);
+    lab.assert_no_leak().await;
+}
