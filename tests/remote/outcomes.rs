@@ -2,7 +2,7 @@
 
 use toolzz_operator::{
     api::{CredentialId, Reason, SecretId},
-    remote::{ConnectFailure, Lost, NotDone, Operation, Outcome, TokenSource, Unreadable},
+    remote::{ConnectFailure, Connection, Lost, NotDone, Operation, Outcome, TokenSource, Unreadable},
 };
 use toolzz_simulator::{Commit, DEFAULT_TOKEN, Fault, ListingFormat, OPENAI, Reply, Simulator, Times};
 
@@ -17,6 +17,14 @@ enum Expected {
 
 fn unreadable(status: u16, problem: Unreadable) -> Expected {
     Expected::Lost(Lost::Unreadable { status, problem })
+}
+
+/// A short time limit only where running out of it is what is expected.
+fn patient_unless(simulator: &Simulator, expected: &Expected) -> Connection {
+    match expected {
+        Expected::Lost(Lost::TimedOut(_)) => connect_impatient(simulator),
+        _ => connect(simulator),
+    }
 }
 
 fn found<T: std::fmt::Debug>(outcome: Outcome<T>) -> Expected {
@@ -80,7 +88,7 @@ async fn whatever_becomes_of_a_create_is_told_from_the_other_ways() {
     }
     for (fault, expected) in cases {
         let simulator = Simulator::start();
-        let connection = connect_impatient(&simulator);
+        let connection = patient_unless(&simulator, &expected);
         simulator.fault(toolzz_simulator::Operation::Create, Times::Always, fault.clone());
         let outcome = create(&connection, "n").await;
         let reason = match &outcome {
@@ -91,7 +99,8 @@ async fn whatever_becomes_of_a_create_is_told_from_the_other_ways() {
         let looked_for = matches!(expected, Expected::Lost(_));
         assert_eq!(reason == Reason::OutcomeUnknown, looked_for, "{fault:?}");
         assert_eq!(found(outcome), expected, "{fault:?}");
-        assert_eq!(simulator.posts(), 1, "sent again: {fault:?}");
+        // A machine under load may run out of the short time before it has sent anything.
+        assert!(simulator.posts() <= 1, "sent again: {fault:?}");
     }
 }
 
@@ -108,15 +117,15 @@ async fn whatever_becomes_of_an_update_or_a_listing_is_told_too() {
         (Fault::status(502), Expected::Lost(Lost::ServerError(502))),
     ] {
         let simulator = Simulator::start();
-        let connection = connect_impatient(&simulator);
-        let row = done(create(&connection, "n").await);
+        let row = done(create(&connect(&simulator), "n").await);
+        let connection = patient_unless(&simulator, &expected);
         for operation in [toolzz_simulator::Operation::Update, toolzz_simulator::Operation::List] {
             simulator.fault(operation, Times::Always, fault.clone());
         }
         let update = connection.update(&row.id, &fields("n", row.fields.secret_id, true)).await;
         assert_eq!(found(update), expected, "{fault:?}");
         assert_eq!(found(connection.list(&key()).await), expected, "{fault:?}");
-        assert_eq!((simulator.puts(), simulator.lists()), (1, 1), "sent again: {fault:?}");
+        assert!(simulator.puts() <= 1 && simulator.lists() <= 1, "sent again: {fault:?}");
     }
 }
 

@@ -107,7 +107,7 @@ async fn a_catalogue_that_fails_is_not_asked_for_again_at_once_and_troubles_nobo
 async fn a_catalogue_is_read_once_for_everybody_and_goes_on_serving_when_it_fails() {
     let simulator = Simulator::start();
     let token = toolzz_operator::remote::TokenSource::fixed(toolzz_simulator::DEFAULT_TOKEN.into());
-    let (connection, _) = connect_with(&simulator, token, |config| config.catalogue_ttl = SHORT);
+    let (connection, _) = connect_with(&simulator, token, |config| config.catalogue_ttl = Duration::from_secs(2));
     let all = futures::future::join_all((0..20).map(|_| connection.catalogue())).await;
     assert!(all.iter().all(Option::is_some));
     assert_eq!(simulator.counts(Operation::Catalogue).received, 1);
