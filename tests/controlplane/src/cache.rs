@@ -1,11 +1,6 @@
 //! Where the tools are: in `KUBEBUILDER_ASSETS`, or in the cache folder of the user.
 
-use std::{
-    fmt::Write as _,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::OnceLock,
-};
+use std::{fmt::Write as _, path::PathBuf, process::Command, sync::OnceLock};
 
 use sha2::{Digest as _, Sha256};
 
@@ -24,6 +19,8 @@ pub(crate) enum Error {
         "Go is needed to build the tools and does not run: install Go 1.26 or later, or set KUBEBUILDER_ASSETS to a directory that has them"
     )]
     Go(#[source] std::io::Error),
+    #[error("cannot resolve KUBEBUILDER_ASSETS")]
+    Assets(#[source] std::io::Error),
     #[error("`go env` failed: {0}")]
     GoEnvironment(String),
 }
@@ -47,8 +44,10 @@ pub(crate) fn locate(name: &str) -> Result<PathBuf, Error> {
 
 /// Where the tool is, or will be once it is built.
 pub(crate) fn path(module: &Module, tool: &Tool) -> Result<PathBuf, Error> {
-    if let Some(assets) = std::env::var_os("KUBEBUILDER_ASSETS") {
-        let asset = Path::new(&assets).join(tool.name);
+    let assets = std::env::var_os("KUBEBUILDER_ASSETS").filter(|assets| !assets.is_empty());
+    if let Some(assets) = assets {
+        // The servers run in another directory than this.
+        let asset = std::path::absolute(assets).map_err(Error::Assets)?.join(tool.name);
         if asset.is_file() {
             return Ok(asset);
         }
