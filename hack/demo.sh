@@ -28,7 +28,7 @@ say "Starting etcd, kube-apiserver, kube-controller-manager and the simulated To
 KUBECONFIG=$(first_line "$work/kubeconfig")
 TOOLZZ_API_URL=$(first_line "$work/simulator")
 export KUBECONFIG TOOLZZ_API_URL
-table=${TOOLZZ_API_URL%/api/v1}/_sim/table
+simulator=${TOOLZZ_API_URL%/api/v1}
 kubectl=$("$bin/controlplane" path kubectl)
 kubectl() { "$kubectl" "$@"; }
 
@@ -44,7 +44,7 @@ say "Applying the examples: Secrets with keys, and the credentials that refer to
 run kubectl apply -f examples
 run kubectl wait --for=condition=Ready --timeout=60s toolzzcredentials --all
 run kubectl get toolzzcredentials
-run curl -sS "$table"
+run kubectl get --server "$simulator" --raw /_sim/table
 
 say "Rotating a key: the virtual key stays, Toolzz has a new secretId"
 before=$(kubectl get tzc openai -o 'jsonpath={.status.virtualKey} {.status.secretId}')
@@ -53,7 +53,7 @@ run kubectl wait --for=jsonpath='{.status.conditions[?(@.type=="Ready")].reason}
 after=$(kubectl get tzc openai -o 'jsonpath={.status.virtualKey} {.status.secretId}')
 echo "before: virtualKey and secretId $before"
 echo "after:  virtualKey and secretId $after"
-run curl -sS "$table"
+run kubectl get --server "$simulator" --raw /_sim/table
 [ "${before% *}" = "${after% *}" ] && [ "${before#* }" != "${after#* }" ]
 
 say "Renaming"
@@ -63,12 +63,12 @@ run kubectl get events --sort-by=.metadata.creationTimestamp
 
 say "Deleting: the credential is deactivated at Toolzz, which has no delete"
 run kubectl delete tzc openai
-run curl -sS "$table"
+run kubectl get --server "$simulator" --raw /_sim/table
 
 if [ -t 0 ] && [ -t 1 ]; then
   say "It stays up until Ctrl-C. Play with it:"
   echo "export KUBECONFIG=$KUBECONFIG"
-  echo "curl $table"
+  echo "kubectl get --server $simulator --raw /_sim/table"
   echo "tail -f $work/operator.log"
   wait
 fi

@@ -8,7 +8,7 @@ use std::{
 use kube::{Client, Resource, runtime::reflector::ObjectRef};
 
 use crate::{
-    api::{CredentialId, LEDGER_ANNOTATION, ToolzzCredential},
+    api::{CredentialId, LEDGER_ANNOTATION, Reason, ToolzzCredential, condition},
     plan::{Ledger, Memory, Recorded, Settings},
     remote::{Clock, Connection, Inventory},
     runtime::Metrics,
@@ -61,7 +61,13 @@ impl Context {
     /// Takes note of an object of the watch, before it is reconciled.
     pub fn seen(&self, object: &ToolzzCredential) {
         let Some(uid) = object.meta().uid.as_deref() else { return };
-        self.memories.update(uid, self.clock.now(), |_| ());
+        if self.memories.first_seen(uid, self.clock.now(), object.meta().generation) {
+            self.metrics.queued(uid);
+        }
+        let ready = object.status.as_ref().and_then(|status| condition(&status.conditions, "Ready"));
+        if let Some(reason) = ready.and_then(|ready| Reason::from_name(&ready.reason)) {
+            self.metrics.resource(uid, reason);
+        }
         self.secrets.set(ObjectRef::from_obj(object), secret_names(object));
         if let (Recorded::Own(ledger), _) = self.recorded(object) {
             self.claims.set(uid, &ledger);
@@ -72,14 +78,10 @@ impl Context {
     pub fn gone(&self, object: &ToolzzCredential) {
         self.secrets.remove(&ObjectRef::from_obj(object));
         if let Some(uid) = object.meta().uid.as_deref() {
-            self.forget(uid);
+            self.memories.remove(uid);
+            self.claims.remove(uid);
+            self.metrics.gone(uid);
         }
-    }
-
-    fn forget(&self, uid: &str) {
-        self.memories.remove(uid);
-        self.claims.remove(uid);
-        self.metrics.resource(uid, None);
     }
 }
 
@@ -125,8 +127,16 @@ pub(super) struct Remembered {
     pub failures: u32,
     /// The generation the failures belong to: an edited spec starts afresh.
     pub generation: Option<i64>,
+    /// The newest generation the watch has shown.
+    seen_generation: Option<i64>,
     /// The resource as the API server returned it from the operator's last write to it.
     pub written: Option<Arc<ToolzzCredential>>,
+}
+
+impl Remembered {
+    fn since(now: crate::api::Tick) -> Self {
+        Self { plan: Memory { first_seen: now, ..Memory::default() }, ..Self::default() }
+    }
 }
 
 /// What the process remembers, by uid.
@@ -134,34 +144,35 @@ pub(super) struct Remembered {
 pub(super) struct Memories(Mutex<HashMap<String, Remembered>>);
 
 impl Memories {
-    /// Changes what is remembered of a resource, first seen now if it is new, and returns the change's result.
-    pub fn update<T>(&self, uid: &str, now: crate::api::Tick, change: impl FnOnce(&mut Remembered) -> T) -> T {
+    /// Begins to remember a resource, if it is new. Whether it is, or has a generation that was not seen before.
+    fn first_seen(&self, uid: &str, now: crate::api::Tick, generation: Option<i64>) -> bool {
         let mut memories = lock(&self.0);
-        let remembered = memories.entry(uid.to_owned()).or_insert_with(|| Remembered {
-            plan: Memory { first_seen: now, ..Memory::default() },
-            ..Remembered::default()
-        });
-        change(remembered)
+        let new = !memories.contains_key(uid);
+        let remembered = memories.entry(uid.to_owned()).or_insert_with(|| Remembered::since(now));
+        let edited = remembered.seen_generation != generation;
+        remembered.seen_generation = generation;
+        new || edited
+    }
+
+    /// Changes what is remembered of a resource, and returns the change's result. Of one that is gone nothing is kept:
+    /// a pass may outlive its resource.
+    pub fn update<T>(&self, uid: &str, now: crate::api::Tick, change: impl FnOnce(&mut Remembered) -> T) -> T {
+        match lock(&self.0).get_mut(uid) {
+            Some(remembered) => change(remembered),
+            None => change(&mut Remembered::since(now)),
+        }
+    }
+
+    /// Does this unless the resource is gone.
+    pub fn while_known(&self, uid: &str, act: impl FnOnce()) {
+        let memories = lock(&self.0);
+        if memories.contains_key(uid) {
+            act();
+        }
     }
 
     fn remove(&self, uid: &str) {
         lock(&self.0).remove(uid);
-    }
-
-    /// Keeps only these resources: after a relist, what was deleted meanwhile is not announced singly.
-    pub fn uids(&self) -> Vec<String> {
-        lock(&self.0).keys().cloned().collect()
-    }
-}
-
-impl Context {
-    /// After a relist of a scope: forgets resources of it that were deleted while nobody watched.
-    pub fn retain(&self, listed: &std::collections::HashSet<String>) {
-        for uid in self.memories.uids() {
-            if !listed.contains(&uid) {
-                self.forget(&uid);
-            }
-        }
     }
 }
 

@@ -168,7 +168,7 @@ impl Pass<'_> {
             },
         });
         if self.patch(patch, false).await {
-            self.ctx.claims.set(&self.uid, ledger);
+            self.ctx.memories.while_known(&self.uid, || self.ctx.claims.set(&self.uid, ledger));
         }
     }
 
@@ -181,9 +181,6 @@ impl Pass<'_> {
                 tracing::info!(reason = %happening.reason, note = happening.note, "status changed");
                 self.ctx.events.tell(&self.object, happening);
             }
-            let ready = publication.status.conditions.iter().find(|condition| condition.type_ == "Ready");
-            let reason = ready.and_then(|ready| Reason::from_name(&ready.reason));
-            self.ctx.metrics.resource(&self.uid, reason);
         }
     }
 

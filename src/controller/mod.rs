@@ -101,7 +101,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
 
     let scopes: Vec<Option<String>> =
         if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
-    let caches = Arc::new(watches::Caches::new(scopes.len(), readiness));
+    let caches = Arc::new(watches::Caches::new(scopes.len(), readiness, ctx.client.clone()));
     future::join_all(scopes.into_iter().map(|scope| control(&ctx, scope, concurrency, &caches))).await;
 
     // The last events are still on their way; they end with the last sender.
@@ -112,10 +112,10 @@ pub async fn run(start: Start) -> Result<(), Error> {
 
 async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, caches: &Arc<watches::Caches>) {
     let api: kube::Api<ToolzzCredential> = watches::api(&ctx.client, scope.as_deref());
-    let (reader, writer) = reflector::store();
+    let (reader, writer) = reflector::store::<ToolzzCredential>();
     let mut listed = HashSet::new();
     let (tell_listed, all_listed) = tokio::sync::watch::channel(false);
-    let (context, told) = (Arc::clone(ctx), Arc::clone(caches));
+    let (context, told, known) = (Arc::clone(ctx), Arc::clone(caches), reader.clone());
     let credentials = watcher(api, watcher::Config::default().page_size(PAGE))
         .default_backoff()
         .modify(|object| object.metadata.managed_fields = None)
@@ -126,12 +126,15 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ca
                 context.seen(object);
             }
             Ok(watcher::Event::InitDone) => {
+                // What was deleted while nobody watched is not announced singly: the store still has it.
+                for object in known.state() {
+                    if !object.meta().uid.as_ref().is_some_and(|uid| listed.contains(uid)) {
+                        context.gone(&object);
+                    }
+                }
+                listed = HashSet::new();
                 told.credentials_listed();
                 tell_listed.send_replace(true);
-                // With several scopes each sees only its own; what is gone is forgotten one by one then.
-                if told.scopes() == 1 {
-                    context.retain(&listed);
-                }
             }
             Ok(watcher::Event::Apply(object)) => context.seen(object),
             Ok(watcher::Event::Delete(object)) => context.gone(object),
@@ -166,6 +169,7 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ca
                 );
                 async move {
                     let _running = ctx.metrics.reconcile_started();
+                    ctx.metrics.dequeued(object.meta().uid.as_deref().unwrap_or_default());
                     let begun = std::time::Instant::now();
                     let action = pass::reconcile(&ctx, Arc::clone(&object)).await;
                     ctx.metrics.reconciled(outcome(&ctx, &object), begun.elapsed());

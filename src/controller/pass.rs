@@ -166,7 +166,7 @@ impl Pass<'_> {
         };
         let (recorded, ledger_text) = ctx.recorded(&self.object);
         if let Recorded::Own(ledger) = &recorded {
-            ctx.claims.set(&self.uid, ledger);
+            ctx.memories.while_known(&self.uid, || ctx.claims.set(&self.uid, ledger));
         }
         let sight = self.sight(&desired, &recorded);
         let refusal = ctx.connection.refusal();

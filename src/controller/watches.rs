@@ -1,8 +1,11 @@
 //! The watch on Secrets, as metadata and without a store, and what is told of the caches.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use futures::{Stream, StreamExt, stream};
@@ -65,22 +68,23 @@ pub(super) fn secrets(
     })
 }
 
+/// How often an API server that does not answer is asked.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How far the caches are.
 pub(super) struct Caches {
     scopes: usize,
     credentials: AtomicUsize,
     secrets: AtomicUsize,
     readiness: Arc<Readiness>,
+    client: Client,
+    probing: AtomicBool,
 }
 
 impl Caches {
-    pub fn new(scopes: usize, readiness: Arc<Readiness>) -> Self {
-        Self { scopes, credentials: AtomicUsize::new(0), secrets: AtomicUsize::new(0), readiness }
-    }
-
-    /// How many scopes are watched.
-    pub fn scopes(&self) -> usize {
-        self.scopes
+    pub fn new(scopes: usize, readiness: Arc<Readiness>, client: Client) -> Self {
+        let (credentials, secrets, probing) = Default::default();
+        Self { scopes, credentials, secrets, readiness, client, probing }
     }
 
     pub fn credentials_listed(&self) {
@@ -95,7 +99,7 @@ impl Caches {
         self.tell();
     }
 
-    pub fn credentials_failed(&self, error: &watcher::Error) {
+    pub fn credentials_failed(self: &Arc<Self>, error: &watcher::Error) {
         let missing =
             matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(answer)) if answer.code == 404);
         if missing {
@@ -104,9 +108,26 @@ impl Caches {
                 "the CustomResourceDefinition toolzzcredentials.toolzz.com.br is not installed; apply the files in crds/"
             );
         } else {
-            self.readiness.set("api-server", false);
+            self.probe();
             tracing::warn!(error = %watch_error(error), "the watch on ToolzzCredentials failed; trying again");
         }
+    }
+
+    /// Asks the API server until it answers. A watch that goes on where it was tells of that only when something
+    /// happens, which may be never.
+    fn probe(self: &Arc<Self>) {
+        if self.probing.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        self.readiness.set("api-server", false);
+        let caches = Arc::clone(self);
+        tokio::spawn(async move {
+            while caches.client.apiserver_version().await.is_err() {
+                tokio::time::sleep(PROBE_INTERVAL).await;
+            }
+            caches.probing.store(false, Ordering::Relaxed);
+            caches.readiness.set("api-server", true);
+        });
     }
 
     fn tell(&self) {

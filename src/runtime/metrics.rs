@@ -45,6 +45,8 @@ pub struct Metrics {
     call_duration: Family<Operation, Histogram, fn() -> Histogram>,
     resources: Family<ByReason, Gauge>,
     strays: Gauge,
+    queue_length: Gauge,
+    queue_age: Gauge<f64, AtomicU64>,
     orphaned: Counter,
     events: Counter,
     listing_age: Gauge<f64, AtomicU64>,
@@ -57,6 +59,8 @@ struct State {
     /// The reason each resource is counted under, by uid.
     reasons: HashMap<String, Reason>,
     strays: HashMap<String, usize>,
+    /// Since when each resource waits for its reconcile, by uid.
+    queue: HashMap<String, Instant>,
     /// When each listing was last read, and its rows.
     listings: HashMap<String, (Instant, usize)>,
 }
@@ -76,6 +80,8 @@ impl Default for Metrics {
             call_duration: Family::new_with_constructor(seconds),
             resources: Family::default(),
             strays: Gauge::default(),
+            queue_length: Gauge::default(),
+            queue_age: Gauge::default(),
             orphaned: Counter::default(),
             events: Counter::default(),
             listing_age: Gauge::default(),
@@ -92,6 +98,17 @@ impl Default for Metrics {
             metrics.reconcile_duration.clone(),
         );
         registry.register("reconciles_running", "Reconciles under way", metrics.active.clone());
+        registry.register(
+            "queue_length",
+            "New and edited resources that wait for their reconcile",
+            metrics.queue_length.clone(),
+        );
+        registry.register_with_unit(
+            "queue_age",
+            "For how long the oldest of them waits",
+            Unit::Seconds,
+            metrics.queue_age.clone(),
+        );
         registry.register("remote_calls", "Calls of the Toolzz API by operation and outcome", metrics.calls.clone());
         registry.register_with_unit(
             "remote_call_duration",
@@ -146,18 +163,36 @@ impl Metrics {
         self.state().listings.insert(listing.to_owned(), (Instant::now(), rows));
     }
 
-    /// The reason of a resource's Ready condition; `None`: the resource is gone.
-    pub fn resource(&self, uid: &str, reason: Option<Reason>) {
-        let before = match reason {
-            Some(reason) => self.state().reasons.insert(uid.to_owned(), reason),
-            None => self.state().reasons.remove(uid),
-        };
-        if before == reason {
-            return;
+    /// A resource came or was edited: it waits for its reconcile.
+    pub fn queued(&self, uid: &str) {
+        self.state().queue.entry(uid.to_owned()).or_insert_with(Instant::now);
+    }
+
+    /// Its reconcile has begun.
+    pub fn dequeued(&self, uid: &str) {
+        self.state().queue.remove(uid);
+    }
+
+    /// The reason of a resource's Ready condition.
+    pub fn resource(&self, uid: &str, reason: Reason) {
+        let before = self.state().reasons.insert(uid.to_owned(), reason);
+        if before != Some(reason) {
+            self.count(before, -1);
+            self.count(Some(reason), 1);
         }
-        let gauge = |reason: Reason| self.resources.get_or_create_owned(&ByReason { reason: reason.as_str() });
-        before.map(|reason| gauge(reason).dec());
-        reason.map(|reason| gauge(reason).inc());
+    }
+
+    /// A resource is gone.
+    pub fn gone(&self, uid: &str) {
+        let mut state = self.state();
+        state.queue.remove(uid);
+        self.count(state.reasons.remove(uid), -1);
+    }
+
+    fn count(&self, reason: Option<Reason>, by: i64) {
+        if let Some(reason) = reason {
+            self.resources.get_or_create_owned(&ByReason { reason: reason.as_str() }).inc_by(by);
+        }
     }
 
     /// How many strays a listing shows.
@@ -184,6 +219,9 @@ impl Metrics {
             let age = state.listings.values().map(|(read, _)| read.elapsed()).max().unwrap_or_default();
             self.listing_age.set(age.as_secs_f64());
             let rows: usize = state.listings.values().map(|(_, rows)| rows).sum();
+            let waiting = state.queue.values().map(Instant::elapsed).max().unwrap_or_default();
+            self.queue_age.set(waiting.as_secs_f64());
+            self.queue_length.set(i64::try_from(state.queue.len()).unwrap_or(i64::MAX));
             self.listing_rows.set(i64::try_from(rows).unwrap_or(i64::MAX));
         }
         let mut text = String::new();
@@ -214,14 +252,35 @@ mod tests {
             let start = format!("toolzz_operator_resources{{reason=\"{reason}\"}} ");
             text.lines().find_map(|line| line.strip_prefix(&start).map(str::to_owned))
         };
-        metrics.resource("a", Some(Reason::Created));
-        metrics.resource("b", Some(Reason::Created));
-        metrics.resource("a", Some(Reason::SecretNotFound));
-        metrics.resource("a", Some(Reason::SecretNotFound));
+        metrics.resource("a", Reason::Created);
+        metrics.resource("b", Reason::Created);
+        metrics.resource("a", Reason::SecretNotFound);
+        metrics.resource("a", Reason::SecretNotFound);
         assert_eq!(line("Created").as_deref(), Some("1"));
         assert_eq!(line("SecretNotFound").as_deref(), Some("1"));
-        metrics.resource("a", None);
+        metrics.gone("a");
         assert_eq!(line("SecretNotFound").as_deref(), Some("0"));
+    }
+
+    #[test]
+    fn the_queue_has_a_length_and_an_age() {
+        let metrics = Metrics::default();
+        for uid in ["a", "b", "a", "c"] {
+            metrics.queued(uid);
+        }
+        metrics.dequeued("a");
+        metrics.gone("c");
+        let text = metrics.text();
+        assert!(
+            text.contains("toolzz_operator_queue_length 1\n") && !text.contains("queue_age_seconds 0.0\n"),
+            "{text}"
+        );
+        metrics.dequeued("b");
+        let text = metrics.text();
+        assert!(
+            text.contains("toolzz_operator_queue_length 0\n") && text.contains("queue_age_seconds 0.0\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -9,9 +9,8 @@ use toolzz_simulator::DEFAULT_TOKEN;
 
 use super::support::*;
 
-#[tokio::test]
-async fn the_main_job_works_with_exactly_the_rights_of_the_chart() {
-    let mut lab = Lab::empty("chart").await;
+/// Starts the operator as the chart with these values does.
+async fn start_as_chart(lab: &mut Lab, values: &str) {
     let namespace = lab.namespace.clone();
     let kubectl = |args: &[&str]| {
         let output = lab.plane.kubectl(args).output().unwrap();
@@ -22,7 +21,7 @@ async fn the_main_job_works_with_exactly_the_rights_of_the_chart() {
     kubectl(&["label", "namespace", &namespace, "pod-security.kubernetes.io/enforce=restricted"]);
     let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/toolzz-operator");
     let set = format!(
-        "apiUrl={},token.value={DEFAULT_TOKEN},namespaces={{{namespace}}},crds.enabled=false",
+        "apiUrl={},token.value={DEFAULT_TOKEN},crds.enabled=false,settlePeriod=3s,requestTimeout=2s,{values}",
         lab.simulator.url()
     );
     let rendered = lab.plane.helm(["template", "op", chart, "-n", &namespace, "--set", &set]).output().unwrap();
@@ -68,7 +67,10 @@ async fn the_main_job_works_with_exactly_the_rights_of_the_chart() {
     }
     command.env("KUBECONFIG", lab.plane.service_account_kubeconfig(&namespace, &account).await.unwrap());
     lab.operator = Some(Operator::spawn(command, &lab.directory.join("operator.log")));
+}
 
+/// Create, update, rotate, delete.
+async fn main_job(lab: &Lab) {
     lab.credential("openai").await;
     lab.until_ready("openai").await;
     lab.edit("openai", json!({"name": "Renamed"})).await;
@@ -80,4 +82,22 @@ async fn the_main_job_works_with_exactly_the_rights_of_the_chart() {
     lab.until_gone("openai").await;
     assert_eq!(lab.operator.as_ref().unwrap().get("/readyz").0, 200);
     lab.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn the_main_job_works_with_exactly_the_rights_of_the_chart_in_one_namespace() {
+    let mut lab = Lab::empty("chart").await;
+    let values = format!("namespaces={{{}}}", lab.namespace);
+    start_as_chart(&mut lab, &values).await;
+    main_job(&lab).await;
+}
+
+#[tokio::test]
+async fn the_main_job_works_with_exactly_the_rights_of_the_chart_in_the_whole_cluster() {
+    let mut lab = Lab::on(plane_of_ones_own().await, "chart").await;
+    start_as_chart(&mut lab, "rateLimit=0").await;
+    let operators = std::mem::replace(&mut lab.namespace, lab.plane.unique_namespace("tenant").await.unwrap());
+    main_job(&lab).await;
+    lab.namespace = operators;
+    main_job(&lab).await;
 }

@@ -82,21 +82,41 @@ async fn a_refused_token_stops_everything_with_one_probe_and_everybody_is_told()
 }
 
 #[tokio::test]
+async fn what_is_forbidden_for_one_is_told_to_that_one_only() {
+    let lab = Lab::start("forbidden").await;
+    lab.simulator.fault(Matching::named(Operation::Create, "bad"), Times::Always, Fault::status(403));
+    lab.credential("bad").await;
+    let object = lab.until_reason("bad", "Forbidden").await;
+    assert!(has_condition(&object, "Stalled"));
+    lab.credential("good").await;
+    lab.until_ready("good").await;
+    assert_eq!(lab.simulator.posts(), 2);
+}
+
+#[tokio::test]
 async fn retry_after_pauses_the_connection() {
-    let lab = Lab::start("throttle").await;
-    lab.simulator.fault(Operation::Create, Times::Next(1), Fault::retry_after_seconds(429, 2));
-    lab.credential("a").await;
-    lab.until_reason("a", "RateLimited").await;
-    let paused = lab.simulator.journal().len();
-    lab.credential("b").await;
-    lab.until_ready("a").await;
-    lab.until_ready("b").await;
-    // Nothing came in between the 429 and the end of the pause it asked for.
-    let journal = lab.simulator.journal();
-    let throttled = journal.iter().find(|entry| entry.operation == Operation::Create).unwrap();
-    let next = &journal[paused.min(journal.len() - 1)];
-    let gap = next.started_at.duration_since(throttled.started_at);
-    assert!(gap.as_millis() >= 1900, "{gap:?}");
+    // A date has whole seconds, so that pause is one shorter at worst.
+    let in_three_seconds = || jiff::Timestamp::now() + jiff::Span::new().seconds(3);
+    for (status, dated, pause) in [(429, false, 1900), (503, false, 1900), (429, true, 900), (503, true, 900)] {
+        let lab = Lab::start("throttle").await;
+        let fault = match dated {
+            true => Fault::retry_after_date(status, in_three_seconds()),
+            false => Fault::retry_after_seconds(status, 2),
+        };
+        lab.simulator.fault(Operation::Create, Times::Next(1), fault);
+        lab.credential("a").await;
+        lab.until_reason("a", "RateLimited").await;
+        let paused = lab.simulator.journal().len();
+        lab.credential("b").await;
+        lab.until_ready("a").await;
+        lab.until_ready("b").await;
+        // Nothing came in between the answer and the end of the pause it asked for.
+        let journal = lab.simulator.journal();
+        let throttled = journal.iter().find(|entry| entry.operation == Operation::Create).unwrap();
+        let next = &journal[paused.min(journal.len() - 1)];
+        let gap = next.started_at.duration_since(throttled.started_at);
+        assert!(gap.as_millis() >= pause, "{status}, as a date: {dated}: {gap:?}");
+    }
 }
 
 #[tokio::test]

@@ -161,6 +161,42 @@ async fn health_metrics_and_an_orderly_end() {
 }
 
 #[tokio::test]
+async fn is_unready_while_the_api_server_is_away_and_ready_again_by_itself() {
+    let mut lab = Lab::on(plane_of_ones_own().await, "restart").await;
+    lab.start_operator();
+    lab.credential("openai").await;
+    lab.until_ready("openai").await;
+    lab.plane.stop_api_server().await.unwrap();
+    let text = lab.operator.as_ref().unwrap().until_readyz(503).await;
+    assert!(text.contains("[-]api-server"), "{text}");
+    lab.plane.start_api_server().await.unwrap();
+    // Nothing happens in the cluster that a watch would tell of.
+    lab.operator.as_ref().unwrap().until_readyz(200).await;
+    lab.edit("openai", json!({"name": "Renamed"})).await;
+    lab.until_reason("openai", "Updated").await;
+    assert_eq!(lab.simulator.posts(), 1);
+}
+
+#[tokio::test]
+async fn one_operator_works_in_several_namespaces_and_in_no_other() {
+    let mut lab = Lab::empty("several").await;
+    let [second, other] = [lab.plane.unique_namespace("second").await, lab.plane.unique_namespace("other").await];
+    let (second, other) = (second.unwrap(), other.unwrap());
+    lab.flags.push(format!("--namespaces={},{second}", lab.namespace));
+    lab.start_operator();
+    let first = std::mem::replace(&mut lab.namespace, other.clone());
+    lab.credential("unseen").await;
+    for namespace in [&first, &second] {
+        lab.namespace.clone_from(namespace);
+        lab.credential("openai").await;
+        lab.until_ready("openai").await;
+    }
+    assert_eq!(lab.simulator.posts(), 2);
+    lab.namespace = other;
+    assert_eq!(ready(&lab.api().get("unseen").await.unwrap()).unwrap().1, "Pending");
+}
+
+#[tokio::test]
 async fn an_edit_made_elsewhere_is_put_right() {
     let mut lab = Lab::empty("drift").await;
     lab.flags.push("--resync-interval=2s".into());

@@ -16,7 +16,7 @@ use kube::{
     runtime::wait::await_condition,
 };
 use serde_json::{Value, json};
-use test_controlplane::ControlPlane;
+use test_controlplane::{ControlPlane, Options};
 use tokio::sync::OnceCell;
 use toolzz_operator::api::{ToolzzCredential, condition};
 use toolzz_simulator::{DEFAULT_TOKEN, OPENAI, Simulator};
@@ -45,22 +45,38 @@ pub async fn plane() -> &'static ControlPlane {
     INSTALLED
         .get_or_init(|| async {
             let plane = ControlPlane::shared().await.unwrap();
-            let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
-            let run = |args: &[&str]| {
-                let output = plane.kubectl(args).output().unwrap();
-                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            };
-            run(&["apply", "--server-side", "-f", crds]);
-            run(&["wait", "--for=condition=Established", "--timeout=60s", "-f", crds]);
+            install(plane);
             plane
         })
         .await
 }
 
+/// A control plane of a test's own: for an operator that sees all namespaces, and for a server that goes away.
+pub async fn plane_of_ones_own() -> &'static ControlPlane {
+    // It ends with the process, as the shared one does.
+    let plane = Box::leak(Box::new(ControlPlane::start(Options::default()).await.unwrap()));
+    install(plane);
+    plane
+}
+
+fn install(plane: &ControlPlane) {
+    let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
+    let run = |args: &[&str]| {
+        let output = plane.kubectl(args).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    run(&["apply", "--server-side", "-f", crds]);
+    run(&["wait", "--for=condition=Established", "--timeout=60s", "-f", crds]);
+}
+
 impl Lab {
     /// A room without an operator yet.
     pub async fn empty(prefix: &str) -> Self {
-        let plane = plane().await;
+        Self::on(plane().await, prefix).await
+    }
+
+    /// A room without an operator on this control plane.
+    pub async fn on(plane: &'static ControlPlane, prefix: &str) -> Self {
         let namespace = plane.unique_namespace(prefix).await.unwrap();
         let directory = plane.directory().join("labs").join(&namespace);
         std::fs::create_dir_all(&directory).unwrap();
@@ -288,6 +304,20 @@ impl Operator {
         reader.read_to_string(&mut rest).unwrap();
         let code = status.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap();
         (code, rest.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+    }
+
+    /// Waits until `/readyz` answers with this code; what it said.
+    pub async fn until_readyz(&self, code: u16) -> String {
+        let found = async {
+            loop {
+                let (now, text) = self.get("/readyz");
+                if now == code {
+                    return text;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("/readyz does not become {code}"))
     }
 
     /// SIGTERM; the exit code.
