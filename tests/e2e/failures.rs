@@ -105,7 +105,7 @@ async fn retry_after_pauses_the_connection() {
         };
         lab.simulator.fault(Operation::Create, Times::Next(1), fault);
         lab.credential("a").await;
-        lab.until_reason("a", "RateLimited").await;
+        lab.until_reason("a", if status == 429 { "RateLimited" } else { "ApiUnavailable" }).await;
         let paused = lab.simulator.journal().len();
         lab.credential("b").await;
         lab.until_ready("a").await;
