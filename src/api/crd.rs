@@ -1,16 +1,16 @@
 //! The CustomResourceDefinitions, made from the types.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSON, JSONSchemaPropsOrArray,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray,
 };
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
-use super::{Reason, ToolzzCredential};
+use super::{ClusterToolzzConnection, Reason, ToolzzConnection, ToolzzCredential};
 
 /// Every CustomResourceDefinition of this operator.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![credential()]
+    vec![credential(), with_pending_status(ToolzzConnection::crd()), cluster_connection()]
 }
 
 /// [`crds`] as YAML documents, with the name of the file each belongs in.
@@ -29,11 +29,8 @@ pub fn crds_yaml() -> Result<Vec<(String, String)>, serde_saphyr::SerializeError
 }
 
 fn credential() -> CustomResourceDefinition {
-    let mut crd = ToolzzCredential::crd();
-    for version in &mut crd.spec.versions {
-        let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) else {
-            continue;
-        };
+    let mut crd = with_pending_status(ToolzzCredential::crd());
+    for schema in schemas(&mut crd) {
         // The derive puts no bound on a map within a list; without one the API server finds its rule too costly.
         if let Some(JSONSchemaPropsOrArray::Schema(item)) = schema
             .properties
@@ -42,10 +39,45 @@ fn credential() -> CustomResourceDefinition {
         {
             (item.min_properties, item.max_properties) = (Some(1), Some(32));
         }
+    }
+    crd
+}
+
+fn cluster_connection() -> CustomResourceDefinition {
+    const MOST: i64 = 64;
+    let mut crd = with_pending_status(ClusterToolzzConnection::crd());
+    for schema in schemas(&mut crd) {
+        // The type is Kubernetes' own and has no bounds.
+        let selector = schema.properties.as_mut().and_then(|root| {
+            let namespaces = root.get_mut("spec")?.properties.as_mut()?.get_mut("namespaces")?;
+            namespaces.properties.as_mut()?.get_mut("selector")?.properties.as_mut()
+        });
+        let Some(selector) = selector else { continue };
+        if let Some(labels) = selector.get_mut("matchLabels") {
+            labels.max_properties = Some(MOST);
+        }
+        if let Some(expressions) = selector.get_mut("matchExpressions") {
+            expressions.max_items = Some(MOST);
+            if let Some(JSONSchemaPropsOrArray::Schema(item)) = &mut expressions.items
+                && let Some(values) = item.properties.as_mut().and_then(|fields| fields.get_mut("values"))
+            {
+                values.max_items = Some(MOST);
+            }
+        }
+    }
+    crd
+}
+
+fn schemas(crd: &mut CustomResourceDefinition) -> impl Iterator<Item = &mut JSONSchemaProps> {
+    crd.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut())
+}
+
+/// A fresh resource must never look healthy to kstatus: it has a status, and that says "not looked at yet".
+fn with_pending_status(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    for schema in schemas(&mut crd) {
         let Some(status) = schema.properties.as_mut().and_then(|properties| properties.get_mut("status")) else {
             continue;
         };
-        // A fresh resource must never look healthy to kstatus: it has a status, and that says "not looked at yet".
         status.default = Some(JSON(pending()));
         if let Some(conditions) = status.properties.as_mut().and_then(|properties| properties.get_mut("conditions")) {
             conditions.x_kubernetes_list_type = Some("map".to_owned());

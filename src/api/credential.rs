@@ -37,8 +37,8 @@ use super::{CredentialId, CredentialType, SecretId};
 #[x_kube(
     validation = Rule::new("has(self.type) == has(oldSelf.type) && (!has(self.type) || self.type == oldSelf.type)")
         .message("cannot be changed in place; create a new resource and delete this one").field_path(".type"),
-    validation = Rule::new("!has(self.connectionRef)")
-        .message("is not supported by this version of the operator, which has one connection, made by its flags; remove the field").field_path(".connectionRef"),
+    validation = Rule::new("has(self.connectionRef) == has(oldSelf.connectionRef) && (!has(self.connectionRef) || self.connectionRef == oldSelf.connectionRef)")
+        .message("cannot be changed in place; create a new resource and delete this one").field_path(".connectionRef"),
     validation = Rule::new("!has(self.externalId)")
         .message("taking over an existing credential is not supported by this version of the operator; remove the field").field_path(".externalId"),
     validation = Rule::new("!has(self.target)")
@@ -87,7 +87,7 @@ pub struct ToolzzCredentialSpec {
     #[x_kube(validation = Rule::new("self.all(item, item.all(field, size(field) >= 1 && size(field) <= 128))").message("field names must have 1 to 128 characters"))]
     pub credentials: Vec<BTreeMap<String, CredentialSource>>,
 
-    /// The connection to Toolzz to use. Absent: the cluster's `default`.
+    /// The connection to Toolzz to use. Absent: the cluster's `default`. It cannot be changed later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection_ref: Option<ConnectionRef>,
 
@@ -144,7 +144,7 @@ pub struct ConnectionRef {
     /// ToolzzConnection (of the resource's own namespace) or ClusterToolzzConnection.
     pub kind: ConnectionKind,
     /// The connection's name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub name: String,
 }
 

@@ -1,6 +1,7 @@
 //! The custom resources: types, validation, columns, conditions and reasons. No I/O.
 
 mod conditions;
+mod connection;
 mod crd;
 mod credential;
 mod reason;
@@ -8,6 +9,7 @@ mod remote;
 mod tick;
 
 pub use conditions::{Conditions, condition};
+pub use connection::*;
 pub use crd::{crds, crds_yaml};
 pub use credential::*;
 pub use reason::{Class, Reason};

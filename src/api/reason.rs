@@ -55,6 +55,8 @@ reasons! {
     Rotated: Good,
     /// The credential at Toolzz is as the spec says.
     InSync: Good,
+    /// The connection works: Toolzz answers and takes the token.
+    Connected: Good,
     /// Not looked at yet by the operator.
     Pending: Waiting,
     /// A Secret that the spec refers to does not exist. Create it; the resource goes on by itself.
@@ -63,6 +65,10 @@ reasons! {
     SecretKeyMissing: Waiting,
     /// The Toolzz API cannot be reached or answers with errors. Retried with backoff.
     ApiUnavailable: Waiting,
+    /// The connection that the resource uses does not exist. Create it; the resource goes on by itself.
+    ConnectionNotFound: Waiting,
+    /// The connection that the resource uses exists but cannot be used. Its own status says why; the resource goes on by itself.
+    ConnectionNotReady: Waiting,
     /// The Toolzz API asked for a pause. Continued when the pause it asked for is over.
     RateLimited: Waiting,
     /// The answer to a create was lost. The operator looks for the credential before it sends anything again.
@@ -71,9 +77,9 @@ reasons! {
     VerifyingLoss: Waiting,
     /// The credential of a deleted resource cannot be deactivated yet. Retried until the deletion deadline.
     DeletionBlocked: Waiting,
-    /// The Toolzz API refuses the operator's token (401). Replace the token.
+    /// The Toolzz API refuses the connection's token (401). Replace the token.
     Unauthorized: Stalled,
-    /// The Toolzz API forbids this to the operator's token (403). Give the token's user the right, or change the spec.
+    /// The Toolzz API forbids this to the token (403): give the token's user the right. Or the connection is not given to this namespace or for this unity: ask whoever runs the platform.
     Forbidden: Stalled,
     /// The spec or the Secret's content cannot be sent. The message names the field.
     InvalidSpec: Stalled,

@@ -140,6 +140,11 @@ impl Connection {
         })))
     }
 
+    /// The base URL as it is used, whoever wrote it how: tells one service from another.
+    pub fn service(&self) -> &str {
+        self.0.base.as_str()
+    }
+
     /// The clock its moments are told by.
     pub fn clock(&self) -> Clock {
         self.0.clock

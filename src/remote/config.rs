@@ -5,6 +5,8 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use reqwest::{Url, header};
 use thiserror::Error;
 
+use super::address::{Addresses, Checked};
+
 /// Time to make a connection, so that a host that does not answer at all is told from a lost answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Kept shorter than servers usually keep theirs: a request on a connection just closed is lost.
@@ -24,6 +26,8 @@ pub struct Config {
     /// Hosts (`name` or `name:port`) the URL may have; empty: any. Who configures the operator may
     /// have any host: the list is for the URLs of tenants.
     pub allowed_hosts: Vec<String>,
+    /// Which addresses the host may have.
+    pub addresses: Addresses,
     /// Sent as `User-Agent`.
     pub user_agent: String,
     /// How long the integrations are kept once read; a failure is kept for a tenth of it.
@@ -43,6 +47,7 @@ impl Config {
             rate_limit: None,
             allow_insecure_http: false,
             allowed_hosts: Vec::new(),
+            addresses: Addresses::Any,
             user_agent: concat!("toolzz-operator/", env!("CARGO_PKG_VERSION")).to_owned(),
             catalogue_ttl: Duration::from_secs(600),
             probe_interval: Duration::from_secs(5),
@@ -74,6 +79,13 @@ impl Config {
         if !self.allowed_hosts.is_empty() && !self.allowed_hosts.iter().any(allowed) {
             return Err(ConfigError::HostNotAllowed { host: host.to_owned() });
         }
+        // The parser turns every way of writing an IPv4 address into the usual one.
+        if let Some(address) = literal(host)
+            && !self.addresses.permit(address)
+            && !self.allowed_hosts.iter().any(allowed)
+        {
+            return Err(ConfigError::AddressNotAllowed { address });
+        }
         Ok(url)
     }
 
@@ -96,6 +108,9 @@ impl Config {
             .http1_only()
             .connect_timeout(CONNECT_TIMEOUT.min(self.request_timeout / 2))
             .pool_idle_timeout(IDLE_TIMEOUT);
+        if self.addresses != Addresses::Any {
+            builder = builder.dns_resolver(Checked(self.addresses));
+        }
         builder = if url.scheme() == "http" {
             // No TLS at all then: must work also where the system has no root certificates.
             builder.tls_certs_only([])
@@ -116,9 +131,13 @@ pub(super) fn host_and_port(url: &Url) -> String {
     format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default())
 }
 
+/// The address, where a URL's host is one.
+fn literal(host: &str) -> Option<IpAddr> {
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+}
+
 fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+    host.eq_ignore_ascii_case("localhost") || literal(host).is_some_and(|address| address.is_loopback())
 }
 
 /// Why there can be no connection of this configuration.
@@ -146,6 +165,12 @@ pub enum ConfigError {
     HostNotAllowed {
         /// The host.
         host: String,
+    },
+    /// Loopback, private, link-local or the like.
+    #[error("{address} is not an address of the public Internet (see --allowed-hosts and --allow-private-addresses)")]
+    AddressNotAllowed {
+        /// The address.
+        address: IpAddr,
     },
     /// Neither readable nor at least one certificate.
     #[error("the CA bundle holds no readable PEM certificate")]
@@ -214,5 +239,42 @@ mod tests {
             let result = checked(url, |config| config.allowed_hosts = vec![entry.to_owned()]);
             assert_eq!(result.is_ok(), allowed, "{entry} {url}");
         }
+    }
+
+    #[test]
+    fn an_address_in_a_url_must_be_public_or_on_the_list() {
+        let public = |list: &'static [&'static str]| {
+            move |config: &mut Config| {
+                config.addresses = Addresses::Public;
+                config.allow_insecure_http = true;
+                config.allowed_hosts = list.iter().map(|entry| (*entry).to_owned()).collect();
+            }
+        };
+        for url in [
+            "https://127.0.0.1/v1",
+            "https://127.1",
+            "https://2130706433",
+            "https://0x7f.0.0.1",
+            "https://0177.0.0.1",
+            "https://127.0.0.1.",
+            "https://１２７.0.0.1",
+            "https://[::1]",
+            "https://[::ffff:127.0.0.1]",
+            "https://[::ffff:7f00:1]",
+            "https://169.254.169.254",
+            "https://[fe80::1]",
+            "https://10.0.0.1",
+            "http://0.0.0.0:8080",
+        ] {
+            let error = checked(url, public(&[])).unwrap_err();
+            assert!(error.contains("public Internet"), "{url}: {error}");
+            let error = checked(url, public(&["api.example"])).unwrap_err();
+            assert!(error.contains("not among"), "{url}: {error}");
+        }
+        assert!(checked("https://1.1.1.1/v1", public(&[])).is_ok());
+        assert!(checked("http://127.0.0.1:8080/v1", public(&["127.0.0.1"])).is_ok());
+        assert!(checked("http://127.0.0.1:8080/v1", public(&["127.0.0.1:8080"])).is_ok());
+        assert!(checked("http://[::1]:8080/v1", public(&["[::1]"])).is_ok());
+        assert!(checked("http://127.0.0.1:8081/v1", public(&["127.0.0.1:8080"])).is_err());
     }
 }

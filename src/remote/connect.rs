@@ -4,12 +4,17 @@ use std::{error::Error as StdError, io};
 
 use thiserror::Error;
 
+use super::address::Refused;
+
 /// Why there was no connection to send a request over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ConnectFailure {
     /// The name has no address.
     #[error("the host name cannot be resolved")]
     Dns,
+    /// The name leads only to addresses that may not be used.
+    #[error("the host name leads to an address that is not allowed (see --allow-private-addresses)")]
+    AddressRefused,
     /// Nobody listens there.
     #[error("connection refused")]
     Refused,
@@ -34,9 +39,12 @@ impl ConnectFailure {
             if error.is_timeout() {
                 return Self::TimedOut;
             }
-            let mut kind = None;
+            let (mut kind, mut dns) = (None, false);
             let mut next: Option<&(dyn StdError + 'static)> = error.source();
             while let Some(source) = next {
+                if source.is::<Refused>() {
+                    return Self::AddressRefused;
+                }
                 if let Some(tls) = source.downcast_ref::<rustls::Error>() {
                     return Self::of_tls(tls);
                 }
@@ -49,12 +57,11 @@ impl ConnectFailure {
                     }
                 }
                 // The connector's error has no public type; this is the text it gives that stage.
-                if source.to_string() == "dns error" {
-                    return Self::Dns;
-                }
+                dns |= source.to_string() == "dns error";
                 next = source.source();
             }
             match kind {
+                _ if dns => Self::Dns,
                 Some(io::ErrorKind::ConnectionRefused) => Self::Refused,
                 Some(io::ErrorKind::TimedOut) => Self::TimedOut,
                 Some(kind) => Self::Other(kind),

@@ -6,6 +6,7 @@
 //!
 //! Nothing here decides anything: what an outcome means for a resource is the planner's business.
 
+mod address;
 mod catalogue;
 mod client;
 mod clock;
@@ -18,6 +19,7 @@ mod probe;
 mod token;
 mod wire;
 
+pub use address::Addresses;
 pub use catalogue::Catalogue;
 pub use client::{Connection, Listed, NewCredential, Observer, Operation};
 pub use clock::Clock;

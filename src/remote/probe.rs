@@ -9,7 +9,7 @@ use super::{
     client::{Connection, Operation},
     outcome::{Failure, NotDone, Refusal},
 };
-use crate::api::{ListingKey, Tick};
+use crate::api::{ListingKey, Reason, Tick};
 
 /// The longest pause between two probes of a refused connection.
 const LONGEST: Duration = Duration::from_secs(300);
@@ -64,6 +64,23 @@ impl Connection {
             Verdict::Accepted => NotDone::TokenReplaced { operation, status },
             Verdict::Refused(refusal) => NotDone::Refused { operation, refusal },
             Verdict::Silent => NotDone::Unconfirmed { operation, status },
+        }
+    }
+
+    /// Asks for something harmless, to find out how the connection is before anybody needs it.
+    ///
+    /// # Errors
+    /// Why nothing can be done over it, as a reason and for people.
+    pub async fn check(&self) -> Result<(), (Reason, String)> {
+        match self.probe(None).await {
+            Err(Failure::NotDone(NotDone::Forbidden { status: 401, .. })) => {
+                self.refuse(Refusal::Unauthorized);
+                Err((Reason::Unauthorized, Refusal::Unauthorized.to_string()))
+            }
+            // The integrations may be forbidden, or unknown, to a token that may do all else.
+            Ok(()) | Err(Failure::NotDone(NotDone::Forbidden { .. } | NotDone::Rejected { .. })) => Ok(()),
+            Err(Failure::NotDone(why)) => Err((why.reason(), why.to_string())),
+            Err(Failure::Unknown(why)) => Err((Reason::ApiUnavailable, why.to_string())),
         }
     }
 

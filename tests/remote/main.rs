@@ -1,6 +1,7 @@
 //! The remote client against a simulated Toolzz.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod addresses;
 mod inventory;
 mod outcomes;
 mod pauses;
