@@ -5,10 +5,9 @@ use std::{net::SocketAddr, num::NonZeroU16, num::NonZeroU32, path::PathBuf, sync
 use thiserror::Error;
 
 use crate::{
-    api::ListingKey,
     controller,
     plan::Settings,
-    remote::{Clock, Config, Connection, Observer, Operation, TokenSource},
+    remote::{Clock, Config, Connection, TokenSource},
     runtime::{self, LogFormat, Metrics, Readiness, Shutdown},
 };
 
@@ -34,9 +33,12 @@ pub(super) struct RunArgs {
     /// Namespaces to watch, separated by commas. Empty: all.
     #[arg(long, env = "TOOLZZ_NAMESPACES", value_name = "NAMES", value_delimiter = ',')]
     namespaces: Vec<String>,
-    /// Hosts the API URL may have, separated by commas. Empty: any.
+    /// Hosts (name or name:port) that API URLs may have, separated by commas. Empty: any, but for a ToolzzConnection only that of --api-url.
     #[arg(long, env = "TOOLZZ_ALLOWED_HOSTS", value_name = "HOSTS", value_delimiter = ',')]
     allowed_hosts: Vec<String>,
+    /// Allow a connection's host name to lead to loopback and private addresses, as of a Toolzz in one's own network. Link-local ones stay refused.
+    #[arg(long, env = "TOOLZZ_ALLOW_PRIVATE_ADDRESSES", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    allow_private_addresses: bool,
     /// Allow an http:// URL also where it is not loopback. The token and all key material can be read on the way then.
     #[arg(long, env = "TOOLZZ_ALLOW_INSECURE_HTTP", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
     allow_insecure_http: bool,
@@ -87,8 +89,6 @@ enum Error {
         "--settle-period ({settle:?}) must be longer than --request-timeout ({request:?}): a request may take effect until its time limit"
     )]
     SettlesTooSoon { settle: Duration, request: Duration },
-    #[error("no API token: give --api-token-file, or set {TOKEN_VARIABLE} for local use")]
-    NoToken,
     #[error("--log-level: {0}")]
     LogLevel(#[from] tracing_subscriber::filter::ParseError),
     #[error("--api-url: {0}")]
@@ -124,9 +124,15 @@ async fn operate(arguments: RunArgs) -> Result<(), Error> {
     let readiness = Arc::new(Readiness::new(&["api-server", "crd", "caches"]));
 
     let token = match (&arguments.api_token_file, std::env::var(TOKEN_VARIABLE)) {
-        (Some(file), _) => TokenSource::file(file),
-        (None, Ok(token)) => TokenSource::fixed(token.into()),
-        (None, Err(_)) => return Err(Error::NoToken),
+        (Some(file), _) => Some(TokenSource::file(file)),
+        (None, Ok(token)) => Some(TokenSource::fixed(token.into())),
+        (None, Err(_)) => {
+            tracing::warn!(
+                "no API token is given (--api-token-file, or {TOKEN_VARIABLE} for local use): there is no default \
+                 connection but a ClusterToolzzConnection of that name"
+            );
+            None
+        }
     };
     let clock = Clock::start();
     let config = Config {
@@ -137,7 +143,13 @@ async fn operate(arguments: RunArgs) -> Result<(), Error> {
         catalogue_ttl: arguments.resync_interval,
         ..Config::new(arguments.api_url)
     };
-    let connection = Connection::new(config, token, clock, Arc::new(Counting(Arc::clone(&metrics))))?;
+    config.checked_url()?;
+    let connection = token
+        .map(|token| {
+            let observer = controller::Counting::of_default(Arc::clone(&metrics));
+            Connection::new(config.clone(), token, clock, Arc::new(observer))
+        })
+        .transpose()?;
 
     let kubernetes = kube::Config::infer().await?;
     let operator_namespace = arguments
@@ -145,15 +157,22 @@ async fn operate(arguments: RunArgs) -> Result<(), Error> {
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| kubernetes.default_namespace.clone());
     let client = kube::Client::try_from(kubernetes)?;
+    let namespaces = named(&arguments.namespaces);
 
     let addr = arguments.http_addr;
     let http = runtime::serve(addr, Arc::clone(&readiness), Arc::clone(&metrics), shutdown.clone());
     let controller = controller::run(controller::Start {
         client,
         connection,
+        terms: controller::Terms {
+            config,
+            allow_private_addresses: arguments.allow_private_addresses,
+            scoped: !namespaces.is_empty(),
+            operator_namespace,
+            resync_interval: arguments.resync_interval,
+        },
         clock,
-        namespaces: named(&arguments.namespaces),
-        operator_namespace,
+        namespaces,
         concurrency: arguments.concurrency.get(),
         settings: Settings {
             resync_interval: arguments.resync_interval,
@@ -175,17 +194,4 @@ async fn operate(arguments: RunArgs) -> Result<(), Error> {
 /// What a comma list names: an empty list is one empty name to the parser.
 fn named(list: &[String]) -> Vec<String> {
     list.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
-}
-
-/// Counts what the connection does.
-struct Counting(Arc<Metrics>);
-
-impl Observer for Counting {
-    fn called(&self, operation: Operation, outcome: &'static str, elapsed: Duration) {
-        self.0.remote_call(operation.as_str(), outcome, elapsed);
-    }
-
-    fn listed(&self, key: &ListingKey, rows: usize) {
-        self.0.listed(&key.to_string(), rows);
-    }
 }

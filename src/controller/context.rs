@@ -8,20 +8,19 @@ use std::{
 use kube::{Client, Resource, runtime::reflector::ObjectRef};
 
 use crate::{
-    api::{CredentialId, LEDGER_ANNOTATION, Reason, ToolzzCredential, condition},
+    api::{ConnectionKey, CredentialId, LEDGER_ANNOTATION, Reason, ToolzzCredential, condition},
     plan::{Ledger, Memory, Recorded, Settings},
-    remote::{Clock, Connection, Inventory},
+    remote::Clock,
     runtime::Metrics,
     secrets::{InstallationKey, SecretIndex},
 };
 
-use super::events::Events;
+use super::{connections::Connections, events::Events};
 
 /// What every reconcile shares.
 pub(super) struct Context {
     pub client: Client,
-    pub connection: Connection,
-    pub inventory: Inventory,
+    pub connections: Arc<Connections>,
     pub key: InstallationKey,
     pub secrets: SecretIndex,
     pub claims: Claims,
@@ -34,6 +33,18 @@ pub(super) struct Context {
 }
 
 impl Context {
+    /// The authentication code of a resource's ledger. It covers the connection: what was recorded at one service is
+    /// no claim to the credential of the same id at another.
+    pub fn ledger_mac(&self, object: &ToolzzCredential) -> impl Fn(&[&[u8]]) -> String {
+        let connection = ConnectionKey::of(object);
+        // The default's goes without, as it does in ledgers from before there were others.
+        let connection = (connection != ConnectionKey::default_of_cluster()).then(|| connection.to_string());
+        move |parts| {
+            let parts: Vec<&[u8]> = parts.iter().copied().chain(connection.as_ref().map(String::as_bytes)).collect();
+            self.key.mac(&parts)
+        }
+    }
+
     /// The ledger on a resource: the annotation, or else its copy in the status, and its text.
     pub fn recorded(&self, object: &ToolzzCredential) -> (Recorded, Option<String>) {
         let meta = object.meta();
@@ -46,13 +57,13 @@ impl Context {
         if texts.peek().is_none() {
             return (Recorded::Nothing, None);
         }
-        let mac = |parts: &[&[u8]]| self.key.mac(parts);
+        let mac = self.ledger_mac(object);
         let found = texts.find_map(|text| Some((Ledger::read(text, namespace, name, &mac)?, text)));
         match found {
             None => (Recorded::Forged, None),
             Some((ledger, text)) if ledger.uid == *uid => (Recorded::Own(ledger), Some(text.clone())),
             Some((ledger, _)) => {
-                let held = self.claims.held_by_another(&ledger.id, uid);
+                let held = self.claims.held_by_another(&self.connections.service(object), &ledger.id, uid);
                 (Recorded::Former { ledger, held }, None)
             }
         }
@@ -69,14 +80,16 @@ impl Context {
             self.metrics.resource(uid, reason);
         }
         self.secrets.set(ObjectRef::from_obj(object), secret_names(object));
+        self.connections.seen(object);
         if let (Recorded::Own(ledger), _) = self.recorded(object) {
-            self.claims.set(uid, &ledger);
+            self.claims.set(uid, &self.connections.service(object), &ledger);
         }
     }
 
     /// Forgets a resource that is gone.
     pub fn gone(&self, object: &ToolzzCredential) {
         self.secrets.remove(&ObjectRef::from_obj(object));
+        self.connections.gone(object);
         if let Some(uid) = object.meta().uid.as_deref() {
             self.memories.remove(uid);
             self.claims.remove(uid);
@@ -91,13 +104,17 @@ pub(super) fn secret_names(object: &ToolzzCredential) -> std::collections::BTree
     fields.map(|source| source.secret_key_ref.name.clone()).collect()
 }
 
-/// Which resource holds which credential, by the ledgers that verify.
+/// Which resource holds which credential, by the ledgers that verify, and at which service.
 #[derive(Default)]
-pub(super) struct Claims(Mutex<HashMap<String, Ledger>>);
+pub(super) struct Claims(Mutex<HashMap<String, (String, Ledger)>>);
 
 impl Claims {
-    pub fn set(&self, uid: &str, ledger: &Ledger) {
-        lock(&self.0).insert(uid.to_owned(), ledger.clone());
+    /// `service` is empty while the resource's connection cannot be used: what is known of it is kept.
+    pub fn set(&self, uid: &str, service: &str, ledger: &Ledger) {
+        let mut claims = lock(&self.0);
+        let known = claims.remove(uid).filter(|_| service.is_empty());
+        let service = known.map_or_else(|| service.to_owned(), |(at, _)| at);
+        claims.insert(uid.to_owned(), (service, ledger.clone()));
     }
 
     fn remove(&self, uid: &str) {
@@ -106,15 +123,18 @@ impl Claims {
 
     /// Whether a resource other than `uid` holds the credential. Asked only where a name or a restored ledger
     /// raises the question, so a walk through all is good enough.
-    pub fn held_by_another(&self, id: &CredentialId, uid: &str) -> bool {
-        lock(&self.0).iter().any(|(holder, ledger)| holder != uid && ledger.id == *id)
+    pub fn held_by_another(&self, service: &str, id: &CredentialId, uid: &str) -> bool {
+        lock(&self.0).iter().any(|(holder, (at, ledger))| holder != uid && at == service && ledger.id == *id)
     }
 
     /// Whether any ledger names the credential, as its own or as where its material came from.
-    pub fn names(&self, ids: &[CredentialId]) -> usize {
+    pub fn names(&self, service: &str, ids: &[CredentialId]) -> usize {
         let claims = lock(&self.0);
-        let named: std::collections::HashSet<_> =
-            claims.values().flat_map(|ledger| [&ledger.id, &ledger.staged_as]).collect();
+        let named: std::collections::HashSet<_> = claims
+            .values()
+            .filter(|(at, _)| at == service)
+            .flat_map(|(_, ledger)| [&ledger.id, &ledger.staged_as])
+            .collect();
         ids.iter().filter(|id| named.contains(id)).count()
     }
 }
@@ -176,7 +196,7 @@ impl Memories {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No code panics while it holds one of these; if it did, the map would still be whole.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -8,7 +8,7 @@ use kube::{
 };
 use serde_json::{Map, Value, json};
 
-use super::pass::Pass;
+use super::{connections::Link, pass::Pass};
 use crate::{
     api::{
         CredentialId, FINALIZER, LEDGER_ANNOTATION, ListingKey, MANAGER, Reason, Tick, ToolzzCredential, marker_tag,
@@ -42,7 +42,7 @@ impl Pass<'_> {
                 self.material = Material::Unusable { reason: error.reason(), message: error.to_string() };
             }
             Ok((values, sources)) => {
-                let catalogue = self.ctx.connection.catalogue().await;
+                let catalogue = self.catalogue().await;
                 let integration = catalogue.and_then(|catalogue| catalogue.get(&desired.integration_id));
                 let unfit = integration.and_then(|integration| secrets::validate(&integration, &values).err());
                 self.material = match unfit {
@@ -55,22 +55,23 @@ impl Pass<'_> {
     }
 
     async fn look(&self, key: &ListingKey, began_after: Tick) {
-        match self.ctx.inventory.look(&self.ctx.connection, key, began_after).await {
-            Outcome::Done(()) => self.count_strays(key),
+        let Ok(link) = &self.link else { return };
+        match link.inventory.look(&link.connection, key, began_after).await {
+            Outcome::Done(()) => self.count_strays(link, key),
             Outcome::NotDone(why) => self.not_done(&why, None),
             Outcome::Unknown(why) => self.trouble(Reason::ApiUnavailable, why.to_string(), None),
         }
     }
 
     /// Marked credentials that no ledger names: inactive leftovers of lost answers and of superseded material.
-    fn count_strays(&self, key: &ListingKey) {
-        let marked: Vec<CredentialId> = self.ctx.inventory.marked(key).into_iter().map(|seen| seen.row.id).collect();
-        let named = self.ctx.claims.names(&marked);
-        self.ctx.metrics.strays(&key.to_string(), marked.len().saturating_sub(named));
+    fn count_strays(&self, link: &Link, key: &ListingKey) {
+        let marked: Vec<CredentialId> = link.inventory.marked(key).into_iter().map(|seen| seen.row.id).collect();
+        let named = self.ctx.claims.names(link.service(), &marked);
+        self.ctx.metrics.strays(&link.listing(key), marked.len().saturating_sub(named));
     }
 
     async fn post(&self, post: &Post, key: Option<&ListingKey>) {
-        let (Some(values), Some(key)) = (&self.values, key) else { return };
+        let (Some(values), Some(key), Ok(link)) = (&self.values, key, &self.link) else { return };
         // Whatever becomes of it: what was known of an earlier one is settled by now.
         self.remember(|remembered| remembered.plan.given_up = None);
         let credentials = values.to_json();
@@ -80,10 +81,10 @@ impl Pass<'_> {
             unity_id: &post.unity_id,
             integration_id: &post.integration_id,
         };
-        match self.ctx.connection.create(&new, &credentials).await {
+        match link.connection.create(&new, &credentials).await {
             Outcome::Done(row) => {
                 tracing::info!(id = %row.id, tag = marker_tag(&post.name), "staged");
-                self.ctx.inventory.learn(key, row, self.ctx.clock.now());
+                link.inventory.learn(key, row, self.ctx.clock.now());
             }
             Outcome::NotDone(why) => self.not_done(&why, Some(post.fingerprint())),
             Outcome::Unknown(why) => {
@@ -95,13 +96,14 @@ impl Pass<'_> {
     }
 
     async fn put(&self, put: &Put, key: Option<&ListingKey>, view: &View) {
-        match self.ctx.connection.update(&put.id, &put.fields).await {
+        let Ok(link) = &self.link else { return };
+        match link.connection.update(&put.id, &put.fields).await {
             Outcome::Done(row) => {
                 tracing::info!(id = %put.id, changes = put.changes.join(","), "put right");
                 let rejected = put.verify(&row, view.status.virtual_key.as_deref());
                 let inactive = !row.fields.active;
                 if let Some(key) = key {
-                    self.ctx.inventory.learn(key, row, self.ctx.clock.now());
+                    link.inventory.learn(key, row, self.ctx.clock.now());
                 }
                 self.remember(|remembered| {
                     let memory = &mut remembered.plan;
@@ -118,7 +120,7 @@ impl Pass<'_> {
             }
             Outcome::NotDone(why) => {
                 if let (NotDone::Gone { .. }, Some(key)) = (&why, key) {
-                    self.ctx.inventory.forget(key, &put.id);
+                    link.inventory.forget(key, &put.id);
                 }
                 self.not_done(&why, Some(put.fingerprint()));
             }
@@ -155,7 +157,7 @@ impl Pass<'_> {
         let meta = self.object.meta();
         let namespace = meta.namespace.clone().unwrap_or_default();
         let name = meta.name.clone().unwrap_or_default();
-        let text = ledger.write(&namespace, &name, &|parts| self.ctx.key.mac(parts));
+        let text = ledger.write(&namespace, &name, &self.ctx.ledger_mac(&self.object));
         let mut finalizers = meta.finalizers.clone().unwrap_or_default();
         if !finalizers.iter().any(|one| one == FINALIZER) {
             finalizers.push(FINALIZER.to_owned());
@@ -168,7 +170,8 @@ impl Pass<'_> {
             },
         });
         if self.patch(patch, false).await {
-            self.ctx.memories.while_known(&self.uid, || self.ctx.claims.set(&self.uid, ledger));
+            let service = self.ctx.connections.service(&self.object);
+            self.ctx.memories.while_known(&self.uid, || self.ctx.claims.set(&self.uid, &service, ledger));
         }
     }
 
@@ -179,7 +182,7 @@ impl Pass<'_> {
             self.remember(|remembered| remembered.plan.corrected.clear());
             if let Some(happening) = &publication.event {
                 tracing::info!(reason = %happening.reason, note = happening.note, "status changed");
-                self.ctx.events.tell(&self.object, happening);
+                self.ctx.events.tell(&*self.object, happening);
             }
         }
     }
@@ -199,7 +202,7 @@ impl Pass<'_> {
                 format!("the deletion deadline is over: credential {id} stays active at Toolzz; deactivate it there");
             tracing::error!(%id, "{note}");
             self.ctx.metrics.orphaned();
-            self.ctx.events.tell(&object, &Happening { reason: Reason::DeletionBlocked, note });
+            self.ctx.events.tell(&*object, &Happening { reason: Reason::DeletionBlocked, note });
         }
     }
 

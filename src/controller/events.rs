@@ -14,7 +14,7 @@ use kube::{Api, Client, Resource, api::PostParams};
 use tokio::sync::mpsc;
 
 use crate::{
-    api::{Class, MANAGER, ToolzzCredential},
+    api::{Class, MANAGER},
     plan::Happening,
     runtime::Metrics,
 };
@@ -51,14 +51,15 @@ impl Events {
     }
 
     /// Tells what happened to a resource.
-    pub fn tell(&self, object: &ToolzzCredential, happening: &Happening) {
-        let Some(namespace) = object.meta().namespace.clone() else { return };
+    pub fn tell<K: Resource<DynamicType = ()>>(&self, object: &K, happening: &Happening) {
+        // The API server wants events of what has no namespace there.
+        let namespace = object.meta().namespace.clone().unwrap_or_else(|| "default".to_owned());
         let good = happening.reason.class() == Class::Good;
         let event = Event {
             action: Some("Reconcile".to_owned()),
             event_time: Some(MicroTime(Timestamp::now())),
             metadata: ObjectMeta {
-                generate_name: Some(format!("{}-", object.meta().name.as_deref().unwrap_or("toolzzcredential"))),
+                generate_name: Some(format!("{}-", object.meta().name.as_deref().unwrap_or("toolzz"))),
                 namespace: Some(namespace.clone()),
                 ..ObjectMeta::default()
             },

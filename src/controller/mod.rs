@@ -3,6 +3,7 @@
 //! [`run`] starts one controller for each scope (a namespace, or all of them). A reconcile observes, asks
 //! [`crate::plan::next`], does that one step and goes round again until there is nothing to do.
 
+mod connections;
 mod context;
 mod effects;
 mod events;
@@ -11,7 +12,7 @@ mod watches;
 
 use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
 
-use futures::{StreamExt, future, stream};
+use futures::{StreamExt, future};
 use kube::{
     Client, Resource,
     runtime::{Controller, Predicate, PredicateConfig, WatchStreamExt, controller, predicates, reflector, watcher},
@@ -22,10 +23,12 @@ use tracing::Instrument;
 use crate::{
     api::{Class, Reason, ToolzzCredential},
     plan::Settings,
-    remote::{Clock, Connection, Inventory},
+    remote::{Clock, Connection},
     runtime::{Metrics, Readiness, Shutdown},
     secrets::{InstallationKey, SecretIndex},
 };
+use connections::Connections;
+pub use connections::{Counting, Terms};
 use context::{Claims, Context, Memories};
 
 /// How many objects a list call asks for at once.
@@ -35,14 +38,14 @@ const PAGE: u32 = 500;
 pub struct Start {
     /// Access to Kubernetes.
     pub client: Client,
-    /// The connection every resource uses.
-    pub connection: Connection,
+    /// The connection named `default`, where the flags make one.
+    pub connection: Option<Connection>,
+    /// What the other connections are made with.
+    pub terms: Terms,
     /// The clock the connection was made with.
     pub clock: Clock,
     /// The namespaces to watch; empty: all.
     pub namespaces: Vec<String>,
-    /// Where the installation key is kept.
-    pub operator_namespace: String,
     /// How many resources are worked on at a time.
     pub concurrency: u16,
     /// How long things may take.
@@ -68,26 +71,17 @@ pub enum Error {
 /// # Errors
 /// When it cannot start at all; while it runs, everything is retried.
 pub async fn run(start: Start) -> Result<(), Error> {
-    let Start {
-        client,
-        connection,
-        clock,
-        namespaces,
-        operator_namespace,
-        concurrency,
-        settings,
-        metrics,
-        readiness,
-        shutdown,
-    } = start;
-    let key = InstallationKey::load_or_create(&client, &operator_namespace).await?;
+    let Start { client, connection, terms, clock, namespaces, concurrency, settings, metrics, readiness, shutdown } =
+        start;
+    let key = InstallationKey::load_or_create(&client, &terms.operator_namespace).await?;
     readiness.set("api-server", true);
     let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "toolzz-operator".to_owned());
     let (events, events_written) = events::Events::start(client.clone(), instance, Arc::clone(&metrics));
+    let (connections, queue) =
+        Connections::new(client.clone(), clock, Arc::clone(&metrics), events.clone(), terms, connection);
     let ctx = Arc::new(Context {
-        inventory: Inventory::default(),
         client,
-        connection,
+        connections,
         key,
         secrets: SecretIndex::default(),
         claims: Claims::default(),
@@ -101,9 +95,16 @@ pub async fn run(start: Start) -> Result<(), Error> {
 
     let scopes: Vec<Option<String>> =
         if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
+    // A resource whose connection is not known yet must not be told that there is none.
+    let mut known = ctx.connections.follow(&scopes, queue);
+    tokio::select! {
+        _ = known.wait_for(|known| *known) => {}
+        () = ctx.shutdown.clone().requested() => {}
+    }
     let caches = Arc::new(watches::Caches::new(scopes.len(), readiness, ctx.client.clone()));
     future::join_all(scopes.into_iter().map(|scope| control(&ctx, scope, concurrency, &caches))).await;
 
+    ctx.connections.stop();
     // The last events are still on their way; they end with the last sender.
     drop(ctx);
     let _ = tokio::time::timeout(Duration::from_secs(2), events_written).await;
@@ -147,17 +148,13 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ca
             PredicateConfig::default(),
         );
 
+    let connections = ctx.connections.woken(scope.clone());
     let secrets = watches::secrets(Arc::clone(ctx), scope, all_listed, Arc::clone(caches));
-    let connection =
-        stream::unfold(
-            ctx.connection.state(),
-            |mut state| async move { state.changed().await.ok().map(|()| ((), state)) },
-        );
     let shutdown = ctx.shutdown.clone();
     Controller::for_stream(credentials, reader)
         .with_config(controller::Config::default().concurrency(concurrency))
         .reconcile_on(secrets)
-        .reconcile_all_on(connection)
+        .reconcile_on(connections)
         .graceful_shutdown_on(shutdown.requested())
         .run(
             |object, ctx: Arc<Context>| {

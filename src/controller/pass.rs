@@ -5,10 +5,14 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use kube::{Resource, runtime::controller::Action};
 
-use super::context::{Context, Remembered, secret_names};
+use super::{
+    connections::Link,
+    context::{Context, Remembered, secret_names},
+};
 use crate::{
     api::{DeletionPolicy, FINALIZER, OnConflict, Reason, SecretVersion, Tick, ToolzzCredential},
     plan::{self, Desired, Material, Recorded, Sight, Step, Trouble, View},
+    remote::Catalogue,
     secrets,
 };
 
@@ -24,6 +28,8 @@ pub(super) struct Pass<'a> {
     pub ctx: &'a Context,
     pub uid: String,
     pub object: Arc<ToolzzCredential>,
+    /// The connection this pass uses from its beginning to its end, or what is in the way of it.
+    pub link: Result<Arc<Link>, Trouble>,
     pub material: Material,
     /// The values themselves; wiped when the pass ends.
     pub values: Option<secrets::Material>,
@@ -37,7 +43,8 @@ pub(super) async fn reconcile(ctx: &Context, cached: Arc<ToolzzCredential>) -> A
         return Action::await_change();
     };
     let object = ctx.memories.update(&uid, ctx.clock.now(), |remembered| newest(remembered, cached));
-    let mut pass = Pass { ctx, uid, object, material: Material::Unread, values: None, over: false };
+    let link = ctx.connections.link(&object);
+    let mut pass = Pass { ctx, uid, object, link, material: Material::Unread, values: None, over: false };
     pass.material = pass.unchanged();
 
     for _ in 0..MOST_STEPS {
@@ -109,6 +116,16 @@ impl Pass<'_> {
         });
     }
 
+    fn asks_to_adopt(&self) -> bool {
+        let spec = &self.object.spec;
+        spec.external_id.is_some() || spec.on_conflict == Some(OnConflict::Adopt)
+    }
+
+    /// The integrations, where the connection tells them.
+    pub async fn catalogue(&self) -> Option<Arc<Catalogue>> {
+        self.link.as_ref().ok()?.connection.catalogue().await
+    }
+
     /// Whether the Secrets are the very versions that the status says were sent.
     fn unchanged(&self) -> Material {
         let meta = self.object.meta();
@@ -136,7 +153,8 @@ impl Pass<'_> {
 
         let kind = match spec.kind.or(status.kind) {
             Some(kind) => Some(kind),
-            None => match ctx.connection.catalogue().await {
+            None => match self.catalogue().await {
+                _ if self.link.is_err() => None,
                 Some(catalogue) => catalogue.get(&spec.integration_id).and_then(|integration| integration.kind),
                 None => {
                     if self.remember(|remembered| remembered.plan.trouble.is_none()) {
@@ -166,10 +184,23 @@ impl Pass<'_> {
         };
         let (recorded, ledger_text) = ctx.recorded(&self.object);
         if let Recorded::Own(ledger) = &recorded {
-            ctx.memories.while_known(&self.uid, || ctx.claims.set(&self.uid, ledger));
+            let service = ctx.connections.service(&self.object);
+            ctx.memories.while_known(&self.uid, || ctx.claims.set(&self.uid, &service, ledger));
         }
         let sight = self.sight(&desired, &recorded);
-        let refusal = ctx.connection.refusal();
+        // A connection that is missing or refused concerns everybody, also who needs no call just now.
+        let in_the_way = match &self.link {
+            Err(trouble) => Some(trouble.clone()),
+            Ok(link) if !link.may_adopt && self.asks_to_adopt() && recorded.own().is_none() => {
+                let message = format!("{} does not let existing credentials be taken over", link.key);
+                let retry_at = Some(now + ctx.settings.resync_interval);
+                Some(Trouble { reason: Reason::Forbidden, message, retry_at })
+            }
+            Ok(link) => link.connection.refusal().map(|refusal| {
+                let retry_at = Some(now + ctx.settings.resync_interval);
+                Trouble { reason: refusal.reason(), message: refusal.to_string(), retry_at }
+            }),
+        };
         let memory = self.remember(|remembered| {
             if remembered.generation != meta.generation {
                 remembered.generation = meta.generation;
@@ -182,10 +213,8 @@ impl Pass<'_> {
             }
             memory.observe(&sight);
             let mut memory = memory.clone();
-            // A refused connection concerns everybody, also who needs no call just now.
-            if let Some(refusal) = refusal {
-                let retry_at = Some(now + ctx.settings.resync_interval);
-                memory.trouble = Some(Trouble { reason: refusal.reason(), message: refusal.to_string(), retry_at });
+            if in_the_way.is_some() {
+                memory.trouble = in_the_way;
             }
             memory
         });
@@ -203,10 +232,10 @@ impl Pass<'_> {
     }
 
     fn sight(&self, desired: &Desired, recorded: &Recorded) -> Sight {
-        let Some(key) = desired.listing() else {
+        let (Some(key), Ok(link)) = (desired.listing(), &self.link) else {
             return Sight::default();
         };
-        let inventory = &self.ctx.inventory;
+        let inventory = &link.inventory;
         let digest = match &self.material {
             Material::Read { digest, .. } => Some(digest),
             _ => None,
@@ -216,7 +245,7 @@ impl Pass<'_> {
         let namesake = |seen: &crate::api::Seen| {
             of_integration(seen)
                 && seen.row.fields.user_id.eq_ignore_ascii_case(&desired.user_id)
-                && !self.ctx.claims.held_by_another(&seen.row.id, &self.uid)
+                && !self.ctx.claims.held_by_another(link.service(), &seen.row.id, &self.uid)
         };
         Sight {
             listing: inventory.facts(&key),

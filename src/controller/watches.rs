@@ -48,6 +48,9 @@ pub(super) fn secrets(
     };
     stream::once(begin).flatten().flat_map(move |event| {
         let index = &ctx.secrets;
+        if let Ok(watcher::Event::Apply(secret) | watcher::Event::Delete(secret)) = &event {
+            ctx.connections.secret_changed(&secret.metadata);
+        }
         let wake = match event {
             Ok(watcher::Event::Init) => {
                 index.relist_started(scope.as_deref());
@@ -56,6 +59,7 @@ pub(super) fn secrets(
             Ok(watcher::Event::InitApply(secret) | watcher::Event::Apply(secret)) => index.applied(&secret.metadata),
             Ok(watcher::Event::InitDone) => {
                 caches.secrets_listed();
+                ctx.connections.secrets_listed(scope.as_deref());
                 index.relist_finished(scope.as_deref())
             }
             Ok(watcher::Event::Delete(secret)) => index.deleted(&secret.metadata),
@@ -146,7 +150,7 @@ pub(super) fn log(error: &controller::Error<std::convert::Infallible, watcher::E
     }
 }
 
-fn watch_error(error: &watcher::Error) -> String {
+pub(super) fn watch_error(error: &watcher::Error) -> String {
     match error {
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)

@@ -89,6 +89,14 @@ impl Config {
         Ok(url)
     }
 
+    /// Host and port of the URL.
+    ///
+    /// # Errors
+    /// It is not one that may be used.
+    pub fn host_and_port(&self) -> Result<String, ConfigError> {
+        self.checked_url().map(|url| host_and_port(&url))
+    }
+
     pub(super) fn http_client(&self, url: &Url) -> Result<reqwest::Client, ConfigError> {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             // The HTTP library would panic.

@@ -202,6 +202,15 @@ impl Metrics {
         self.strays.set(i64::try_from(state.strays.values().sum::<usize>()).unwrap_or(i64::MAX));
     }
 
+    /// A connection is gone, or is made anew: what its listings showed is forgotten.
+    pub fn connection_gone(&self, connection: &str) {
+        let mut state = self.state();
+        let other = |listing: &str| listing.split_once(' ').is_none_or(|(of, _)| of != connection);
+        state.listings.retain(|listing, _| other(listing));
+        state.strays.retain(|listing, _| other(listing));
+        self.strays.set(i64::try_from(state.strays.values().sum::<usize>()).unwrap_or(i64::MAX));
+    }
+
     /// A credential was left active by a deletion.
     pub fn orphaned(&self) {
         self.orphaned.inc();

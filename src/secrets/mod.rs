@@ -4,6 +4,7 @@ mod index;
 mod key;
 mod material;
 mod read;
+mod token;
 mod validate;
 
 use thiserror::Error;
@@ -14,6 +15,7 @@ pub use index::SecretIndex;
 pub use key::InstallationKey;
 pub use material::Material;
 pub use read::read;
+pub use token::read_token;
 pub use validate::{Unfit, validate};
 
 /// Why there is no key material. Names of fields, Secrets and keys; never a value.

@@ -50,7 +50,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
-{{- /* The Secret with the API token. */ -}}
+{{- /* The Secret with the API token; nothing where there is to be none. */ -}}
 {{- define "toolzz-operator.tokenSecretName" -}}
 {{- $existing := .Values.token.existingSecret.name -}}
 {{- if and $existing .Values.token.value -}}
@@ -59,8 +59,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- $existing -}}
 {{- else if .Values.token.value -}}
 {{- include "toolzz-operator.fullname" . }}-token
-{{- else -}}
-{{- fail "token: the operator needs a Toolzz API token. Set token.existingSecret.name to a Secret of the release namespace that holds it under the key `token` (kubectl create secret generic toolzz-api-token --from-file=token=FILE), or, for a trial, token.value" -}}
+{{- else if .Values.token.required -}}
+{{- fail "token: the operator needs a Toolzz API token. Set token.existingSecret.name to a Secret of the release namespace that holds it under the key `token` (kubectl create secret generic toolzz-api-token --from-file=token=FILE), or, for a trial, token.value. Where all connections are objects of their own (ClusterToolzzConnection, ToolzzConnection), set token.required=false" -}}
 {{- end -}}
 {{- end -}}
 
@@ -79,13 +79,18 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- $args := list
   "run"
   (printf "--api-url=%s" $values.apiUrl)
-  (printf "--api-token-file=%s/token" (include "toolzz-operator.tokenDirectory" .))
 -}}
+{{- if include "toolzz-operator.tokenSecretName" . -}}
+{{- $args = append $args (printf "--api-token-file=%s/token" (include "toolzz-operator.tokenDirectory" .)) -}}
+{{- end -}}
 {{- with $values.namespaces -}}
 {{- $args = append $args (printf "--namespaces=%s" (join "," .)) -}}
 {{- end -}}
 {{- with $values.allowedHosts -}}
 {{- $args = append $args (printf "--allowed-hosts=%s" (join "," .)) -}}
+{{- end -}}
+{{- if $values.allowPrivateAddresses -}}
+{{- $args = append $args "--allow-private-addresses" -}}
 {{- end -}}
 {{- if $values.allowInsecureHttp -}}
 {{- $args = append $args "--allow-insecure-http" -}}

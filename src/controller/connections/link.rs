@@ -1,0 +1,120 @@
+//! A connection as a pass uses it, and what its calls tell of its health.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{
+    api::{ConnectionKey, ListingKey, Reason},
+    controller::context::lock,
+    remote::{Connection, Inventory, Observer, Operation},
+    runtime::Metrics,
+};
+
+/// How often a connection that does not answer is asked, and the least time between two questions.
+const CHECK_INTERVAL: Duration = Duration::from_secs(20);
+
+/// A connection as a pass uses it. When its URL, token or terms change, another takes its place.
+pub(crate) struct Link {
+    pub key: ConnectionKey,
+    pub connection: Connection,
+    /// What is known of the credentials behind this URL and this token, and behind no other.
+    pub inventory: Inventory,
+    /// Whether existing credentials may be taken over.
+    pub may_adopt: bool,
+    pub(super) health: Arc<Health>,
+}
+
+impl Link {
+    /// The service behind it: equal ids at two services are two credentials.
+    pub fn service(&self) -> &str {
+        self.connection.service()
+    }
+
+    /// A listing's name in the metrics, where two connections may have the same one.
+    pub fn listing(&self, key: &ListingKey) -> String {
+        listing(&self.key, key)
+    }
+}
+
+pub(super) fn listing(connection: &ConnectionKey, key: &ListingKey) -> String {
+    format!("{connection} {key}")
+}
+
+/// Whether a connection answers: `Err` with a reason and a message for people, `None` while nobody knows.
+pub(super) type Verdict = Option<Result<(), (Reason, String)>>;
+
+/// What is known of a connection's health.
+pub(super) struct Health {
+    state: Mutex<(Verdict, Instant)>,
+    changed: Arc<Notify>,
+}
+
+impl Health {
+    pub fn new(changed: Arc<Notify>) -> Self {
+        Self { state: Mutex::new((None, Instant::now())), changed }
+    }
+
+    pub fn verdict(&self) -> Verdict {
+        lock(&self.state).0.clone()
+    }
+
+    /// When to ask; `None` while it is known to be good.
+    pub fn due(&self) -> Option<Instant> {
+        let state = lock(&self.state);
+        (state.0 != Some(Ok(()))).then_some(state.1)
+    }
+
+    /// The answer to a question.
+    pub fn set(&self, verdict: Result<(), (Reason, String)>) {
+        *lock(&self.state) = (Some(verdict), Instant::now() + CHECK_INTERVAL);
+    }
+
+    /// A call ended: one that works shows that the connection does, one that fails makes it worth asking.
+    fn called(&self, outcome: &'static str) {
+        let mut state = lock(&self.state);
+        let good = state.0 == Some(Ok(()));
+        match outcome {
+            "done" if !good => state.0 = Some(Ok(())),
+            "unreachable" | "timed_out" | "disconnected" | "server_error" | "redirected" if good => state.0 = None,
+            _ => return,
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+}
+
+/// Counts what a connection does.
+pub struct Counting {
+    metrics: Arc<Metrics>,
+    key: ConnectionKey,
+    health: Option<Arc<Health>>,
+}
+
+impl Counting {
+    /// For the connection that the flags make.
+    pub fn of_default(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, key: ConnectionKey::default_of_cluster(), health: None }
+    }
+
+    pub(super) fn new(metrics: Arc<Metrics>, key: ConnectionKey, health: Arc<Health>) -> Self {
+        Self { metrics, key, health: Some(health) }
+    }
+}
+
+impl Observer for Counting {
+    fn called(&self, operation: Operation, outcome: &'static str, elapsed: Duration) {
+        self.metrics.remote_call(operation.as_str(), outcome, elapsed);
+        // The probe's caller judges it.
+        if let Some(health) = self.health.as_ref().filter(|_| operation != Operation::Probe) {
+            health.called(outcome);
+        }
+    }
+
+    fn listed(&self, key: &ListingKey, rows: usize) {
+        self.metrics.listed(&listing(&self.key, key), rows);
+    }
+}
