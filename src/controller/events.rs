@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     api::{Class, MANAGER, ToolzzCredential},
+    kubernetes::{brief, timed},
     plan::Happening,
     runtime::Metrics,
 };
@@ -39,10 +40,10 @@ impl Events {
         let task = tokio::spawn(async move {
             while let Some((namespace, event)) = waiting.recv().await {
                 let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
-                match api.create(&PostParams::default(), &event).await {
+                match timed(api.create(&PostParams::default(), &event)).await {
                     Ok(_) => metrics.event_written(),
                     Err(error) => {
-                        tracing::debug!(namespace, error = %super::effects::brief(&error), "event not written")
+                        tracing::debug!(namespace, error = %brief(&error), "event not written")
                     }
                 }
             }

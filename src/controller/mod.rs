@@ -3,11 +3,16 @@
 //! [`run`] starts one controller for each scope (a namespace, or all of them). A reconcile observes, asks
 //! [`crate::plan::next`], does that one step and goes round again until there is nothing to do.
 
+mod claims;
 mod context;
 mod effects;
 mod events;
+mod links;
 mod pass;
+mod target;
 mod watches;
+mod wish;
+mod writes;
 
 use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
 
@@ -22,11 +27,13 @@ use tracing::Instrument;
 use crate::{
     api::{Class, Reason, ToolzzCredential},
     plan::Settings,
-    remote::{Clock, Connection, Inventory},
+    remote::{Clock, Connection, Inventory, Reading},
     runtime::{Metrics, Readiness, Shutdown},
     secrets::{InstallationKey, SecretIndex},
 };
-use context::{Claims, Context, Memories};
+use claims::Claims;
+use context::{Context, Memories};
+use links::{Link, Links};
 
 /// How many objects a list call asks for at once.
 const PAGE: u32 = 500;
@@ -45,6 +52,8 @@ pub struct Start {
     pub operator_namespace: String,
     /// How many resources are worked on at a time.
     pub concurrency: u16,
+    /// What virtual keys may be written to.
+    pub targets: Targets,
     /// How long things may take.
     pub settings: Settings,
     /// Where to count.
@@ -53,6 +62,13 @@ pub struct Start {
     pub readiness: Arc<Readiness>,
     /// When to end.
     pub shutdown: Shutdown,
+}
+
+/// What the operator has the right to write virtual keys to. Secrets are watched in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Targets {
+    /// ConfigMaps may be written, so they are watched.
+    pub config_maps: bool,
 }
 
 /// Why the controller cannot start.
@@ -75,6 +91,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
         namespaces,
         operator_namespace,
         concurrency,
+        targets,
         settings,
         metrics,
         readiness,
@@ -84,13 +101,17 @@ pub async fn run(start: Start) -> Result<(), Error> {
     readiness.set("api-server", true);
     let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "toolzz-operator".to_owned());
     let (events, events_written) = events::Events::start(client.clone(), instance, Arc::clone(&metrics));
+    let scopes: Vec<Option<String>> =
+        if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
+    let claims = Arc::new(Claims::default());
     let ctx = Arc::new(Context {
-        inventory: Inventory::default(),
+        caches: Arc::new(watches::Caches::new(&scopes, readiness, client.clone())),
+        links: Links::new(link(connection, &claims, &metrics)),
         client,
-        connection,
         key,
         secrets: SecretIndex::default(),
-        claims: Claims::default(),
+        config_maps: SecretIndex::default(),
+        claims,
         memories: Memories::default(),
         events,
         metrics,
@@ -99,10 +120,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
         shutdown,
     });
 
-    let scopes: Vec<Option<String>> =
-        if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
-    let caches = Arc::new(watches::Caches::new(scopes.len(), readiness, ctx.client.clone()));
-    future::join_all(scopes.into_iter().map(|scope| control(&ctx, scope, concurrency, &caches))).await;
+    future::join_all(scopes.into_iter().map(|scope| control(&ctx, scope, concurrency, targets))).await;
 
     // The last events are still on their way; they end with the last sender.
     drop(ctx);
@@ -110,12 +128,33 @@ pub async fn run(start: Start) -> Result<(), Error> {
     Ok(())
 }
 
-async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, caches: &Arc<watches::Caches>) {
+/// The connection that the flags make, whose listings are judged before anybody acts on them.
+fn link(connection: Connection, claims: &Arc<Claims>, metrics: &Arc<Metrics>) -> Link {
+    let (claims, metrics, service) = (Arc::clone(claims), Arc::clone(metrics), connection.base_url());
+    let judged = service.clone();
+    let judge = move |reading: &Reading<'_>| {
+        let (strays, suspect) = claims.audit(&judged, reading);
+        metrics.strays(&reading.key.to_string(), strays);
+        if suspect {
+            tracing::warn!(listing = %reading.key, "many credentials vanished from a listing at once; it is not believed");
+        }
+        suspect
+    };
+    Link {
+        key: links::DEFAULT.to_owned(),
+        service,
+        connection,
+        inventory: Inventory::new(Box::new(judge)),
+        may_adopt: true,
+    }
+}
+
+async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, targets: Targets) {
     let api: kube::Api<ToolzzCredential> = watches::api(&ctx.client, scope.as_deref());
     let (reader, writer) = reflector::store::<ToolzzCredential>();
     let mut listed = HashSet::new();
     let (tell_listed, all_listed) = tokio::sync::watch::channel(false);
-    let (context, told, known) = (Arc::clone(ctx), Arc::clone(caches), reader.clone());
+    let (context, of_scope, known) = (Arc::clone(ctx), scope.clone(), reader.clone());
     let credentials = watcher(api, watcher::Config::default().page_size(PAGE))
         .default_backoff()
         .modify(|object| object.metadata.managed_fields = None)
@@ -133,12 +172,12 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ca
                     }
                 }
                 listed = HashSet::new();
-                told.credentials_listed();
+                context.caches.listed(watches::Cache::Credentials, &of_scope);
                 tell_listed.send_replace(true);
             }
             Ok(watcher::Event::Apply(object)) => context.seen(object),
             Ok(watcher::Event::Delete(object)) => context.gone(object),
-            Err(error) => told.credentials_failed(error),
+            Err(error) => context.caches.credentials_failed(error),
         })
         .reflect(writer)
         .touched_objects()
@@ -147,24 +186,26 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ca
             PredicateConfig::default(),
         );
 
-    let secrets = watches::secrets(Arc::clone(ctx), scope, all_listed, Arc::clone(caches));
-    let connection =
-        stream::unfold(
-            ctx.connection.state(),
-            |mut state| async move { state.changed().await.ok().map(|()| ((), state)) },
-        );
+    let secrets = watches::secrets(Arc::clone(ctx), scope.clone(), all_listed.clone());
+    let config_maps = if targets.config_maps {
+        watches::config_maps(Arc::clone(ctx), scope, all_listed).left_stream()
+    } else {
+        stream::pending().right_stream()
+    };
+    let refused = ctx.links.refused();
     let shutdown = ctx.shutdown.clone();
     Controller::for_stream(credentials, reader)
         .with_config(controller::Config::default().concurrency(concurrency))
         .reconcile_on(secrets)
-        .reconcile_all_on(connection)
+        .reconcile_on(config_maps)
+        .reconcile_all_on(refused)
         .graceful_shutdown_on(shutdown.requested())
         .run(
             |object, ctx: Arc<Context>| {
                 let span = tracing::info_span!(
                     "reconcile",
                     namespace = object.meta().namespace,
-                    name = object.meta().name,
+                    credential = object.meta().name,
                     generation = object.meta().generation
                 );
                 async move {
@@ -195,7 +236,7 @@ fn outcome(ctx: &Context, object: &ToolzzCredential) -> &'static str {
         .memories
         .update(uid, ctx.clock.now(), |remembered| remembered.plan.trouble.as_ref().map(|trouble| trouble.reason));
     match trouble.map(Reason::class) {
-        None | Some(Class::Good) => "settled",
+        None | Some(Class::Good | Class::Paused) => "settled",
         Some(Class::Waiting) => "retry",
         Some(Class::Stalled) => "stalled",
     }
