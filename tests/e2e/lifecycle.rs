@@ -157,7 +157,10 @@ async fn health_metrics_and_an_orderly_end() {
     let log = lab.log();
     let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let staged = lines.iter().find(|line| line["message"] == "staged").expect("a line for the create");
-    assert_eq!((&staged["span"]["namespace"], &staged["span"]["credential"]), (&json!(lab.namespace), &json!("openai")));
+    assert_eq!(
+        (&staged["span"]["namespace"], &staged["span"]["credential"]),
+        (&json!(lab.namespace), &json!("openai"))
+    );
 }
 
 #[tokio::test]
