@@ -151,6 +151,7 @@ impl Pass<'_> {
             if remembered.generation != meta.generation {
                 remembered.generation = meta.generation;
                 remembered.failures = 0;
+                remembered.plan.target_conflict = None;
                 if self.link.is_some() {
                     remembered.plan.trouble = None;
                 }
