@@ -7,6 +7,7 @@
 //! - [`remote`]: the Toolzz API: outcomes, listings, throttling.
 //! - [`secrets`]: from references to key material that cannot be printed.
 //! - [`controller`]: the shell: watches, the loop, one effect per step.
+//! - `kubernetes`: a time limit for calls of the Kubernetes API, and their errors without what they quote.
 //! - [`runtime`]: health, metrics, logs, shutdown.
 //! - [`cli`]: the commands.
 //!
@@ -15,6 +16,7 @@
 pub mod api;
 pub mod cli;
 pub mod controller;
+mod kubernetes;
 pub mod plan;
 pub mod remote;
 pub mod runtime;

@@ -39,14 +39,14 @@ use super::{CredentialId, CredentialType, SecretId};
         .message("cannot be changed in place; create a new resource and delete this one").field_path(".type"),
     validation = Rule::new("has(self.connectionRef) == has(oldSelf.connectionRef) && (!has(self.connectionRef) || self.connectionRef == oldSelf.connectionRef)")
         .message("cannot be changed in place; create a new resource and delete this one").field_path(".connectionRef"),
-    validation = Rule::new("!has(self.externalId)")
-        .message("taking over an existing credential is not supported by this version of the operator; remove the field").field_path(".externalId"),
-    validation = Rule::new("!has(self.target)")
-        .message("writing the virtual key to a Secret or ConfigMap is not supported by this version of the operator; remove the field").field_path(".target"),
-    validation = Rule::new("!has(self.suspend) || !self.suspend")
-        .message("is not supported by this version of the operator; remove the field").field_path(".suspend"),
-    validation = Rule::new("!has(self.onConflict) || self.onConflict != 'Adopt'")
-        .message("Adopt is not supported by this version of the operator; use Fail or CreateNew").field_path(".onConflict"),
+    validation = Rule::new("has(self.integrationId) != has(self.integrationRef)")
+        .message("exactly one of integrationId and integrationRef must be set").field_path(".integrationId"),
+    validation = Rule::new("has(self.integrationId) == has(oldSelf.integrationId)")
+        .message("integrationId and integrationRef cannot take each other's place; create a new resource and delete this one").field_path(".integrationId"),
+    validation = Rule::new("!has(oldSelf.externalId) || !has(self.externalId) || self.externalId == oldSelf.externalId")
+        .message("cannot be changed in place; create a new resource and delete this one").field_path(".externalId"),
+    validation = Rule::new("!has(self.target) || self.target.kind != 'Secret' || !self.credentials.exists(item, item.exists(field, item[field].secretKeyRef.name == self.target.name))")
+        .message("must not be a Secret that the key material comes from").field_path(".target.name"),
 )]
 pub struct ToolzzCredentialSpec {
     /// The credential's name at Toolzz. Absent: the resource's own name.
@@ -67,11 +67,18 @@ pub struct ToolzzCredentialSpec {
     #[x_kube(validation = Rule::new("self == oldSelf").message("cannot be changed in place; create a new resource and delete this one"))]
     pub unity_id: String,
 
-    /// UUID of the integration (the provider: OpenAI, Gemini, ...). It cannot be changed later.
+    /// UUID of the integration (the provider: OpenAI, Gemini, ...). It cannot be changed later. Instead of it,
+    /// integrationRef can name the integration.
     #[schemars(length(max = 36))]
     #[x_kube(validation = Rule::new("self.matches('^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$')").message("must be a UUID, such as 6f1c2d34-0000-4000-8000-0123456789ab"))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("cannot be changed in place; create a new resource and delete this one"))]
-    pub integration_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub integration_id: Option<String>,
+
+    /// The integration by its slug, found in Toolzz's list of integrations. Instead of integrationId.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("cannot be changed in place; create a new resource and delete this one"))]
+    pub integration_ref: Option<IntegrationRef>,
 
     /// Which of Toolzz's listings the credential stands in. Absent: taken from the integration.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
@@ -104,17 +111,25 @@ pub struct ToolzzCredentialSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_conflict: Option<OnConflict>,
 
-    /// Take over exactly this credential of Toolzz.
+    /// Take over exactly this credential of Toolzz. Its key material is unknown: the resource's own is rotated in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_id: Option<CredentialId>,
 
-    /// Where to write the virtual key for workloads.
+    /// Where to write the virtual key for workloads. The object is made and owned by the resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
 
-    /// Leave the credential alone until this is false again.
+    /// Leave the credential alone until this is false again. Deletion works all the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
+}
+
+/// An integration by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct IntegrationRef {
+    /// The slug, such as `openai`.
+    #[schemars(length(min = 1, max = 128))]
+    pub slug: String,
 }
 
 /// Where the value of one field comes from.
@@ -160,10 +175,8 @@ pub enum ConnectionKind {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.strategy) || self.strategy == 'Repoint'")
-        .message("only Repoint is supported by this version of the operator").field_path(".strategy"),
-    validation = Rule::new("!has(self.gracePeriod)")
-        .message("is for the Replace strategy, which this version of the operator does not support; remove the field").field_path(".gracePeriod"),
+    validation = Rule::new("!has(self.gracePeriod) || (has(self.strategy) && self.strategy == 'Replace')")
+        .message("is for the Replace strategy only; set strategy: Replace or remove the field").field_path(".gracePeriod"),
 )]
 pub struct Rotation {
     /// Repoint: the credential keeps its id and virtual key and gets new material. Replace: a new credential takes
@@ -171,9 +184,10 @@ pub struct Rotation {
     /// document. Absent: Repoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<RotationStrategy>,
-    /// Replace: how long the old credential stays active beside the new one, such as `10m`.
+    /// Replace: how long the old credential stays active beside the new one, such as `10m`. Absent: 10m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(ms|s|m|h))+$"))]
+    #[x_kube(validation = Rule::new("duration(self) <= duration('8760h')").message("must be a duration of at most 8760h, such as 10m or 1h30m"))]
     pub grace_period: Option<String>,
 }
 
@@ -216,16 +230,16 @@ pub enum OnConflict {
 pub struct Target {
     /// Secret or ConfigMap.
     pub kind: TargetKind,
-    /// The object's name, in the resource's own namespace.
-    #[schemars(length(min = 1, max = 253))]
+    /// The object's name, in the resource's own namespace. It must not exist yet, or be this resource's already.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub name: String,
-    /// Which value goes under which key: of `virtualKey`, `id`, `secretId`.
+    /// Which value goes under which key: of `virtualKey`, `id`, `secretId`. Absent: all three under these names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<TargetKeys>,
 }
 
 /// What a target can be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[allow(missing_docs)]
 pub enum TargetKind {
     Secret,
@@ -233,20 +247,26 @@ pub enum TargetKind {
 }
 
 /// Which value goes under which key of the target.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.virtualKey) || has(self.id) || has(self.secretId)")
+        .message("at least one of virtualKey, id and secretId must be set"),
+    validation = Rule::new("(!has(self.virtualKey) || !has(self.id) || self.virtualKey != self.id) && (!has(self.virtualKey) || !has(self.secretId) || self.virtualKey != self.secretId) && (!has(self.id) || !has(self.secretId) || self.id != self.secretId)")
+        .message("must all be different"),
+)]
 pub struct TargetKeys {
     /// The key for the virtual key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
     pub virtual_key: Option<String>,
     /// The key for the credential's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
     pub id: Option<String>,
     /// The key for the secretId.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
     pub secret_id: Option<String>,
 }
 
@@ -279,6 +299,17 @@ pub struct ToolzzCredentialStatus {
     /// Which key material Toolzz holds, without revealing it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub material: Option<MaterialStatus>,
+    /// Superseded credentials that are not deactivated yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub retiring: Vec<RetiringStatus>,
+    /// The object the virtual key was written to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<TargetStatus>,
+    /// The last value of the annotation toolzz.com.br/reconcile-requested-at that was acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub last_handled_reconcile_at: Option<String>,
     /// A request that Toolzz rejected; the same one is not sent again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<Rejected>,
@@ -298,12 +329,46 @@ pub struct ToolzzCredentialStatus {
 /// The integration (the provider), as Toolzz names it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct IntegrationStatus {
+    /// UUID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub id: Option<String>,
     /// For people.
     #[schemars(length(max = 1024))]
     pub name: String,
     /// For machines.
     #[schemars(length(max = 1024))]
     pub slug: String,
+}
+
+/// A superseded credential.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RetiringStatus {
+    /// Its id.
+    pub id: CredentialId,
+    /// When it is deactivated. Absent: when the one in its place is active and published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Time>,
+}
+
+/// The object the virtual key was written to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetStatus {
+    /// Secret or ConfigMap.
+    pub kind: TargetKind,
+    /// Its name.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// Its uid.
+    #[schemars(length(max = 253))]
+    pub uid: String,
+    /// Its resourceVersion after the write.
+    #[schemars(length(max = 253))]
+    pub resource_version: String,
+    /// A fingerprint of what was written.
+    #[schemars(length(max = 64))]
+    pub content: String,
 }
 
 /// Which key material Toolzz holds, without revealing it.

@@ -20,5 +20,11 @@ pub use tick::Tick;
 pub const FINALIZER: &str = "toolzz.com.br/credential";
 /// The operator's record of what is this resource's: see [`crate::plan::Ledger`].
 pub const LEDGER_ANNOTATION: &str = "toolzz.com.br/ledger";
+/// A user's "now, please": any new value. Answered in `status.lastHandledReconcileAt`.
+pub const REQUEST_ANNOTATION: &str = "toolzz.com.br/reconcile-requested-at";
+/// A user's "yes, it is really gone: make a new one". Its value is the id of the credential that is gone.
+pub const RECREATE_ANNOTATION: &str = "toolzz.com.br/recreate";
+/// On every object a resource writes its virtual key to: the operator watches no others.
+pub const TARGET_LABEL: &str = "toolzz.com.br/target";
 /// The name the operator writes under (`metadata.managedFields`) and reports events as.
 pub const MANAGER: &str = "toolzz-operator";

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-/// What a reason means for the one who waits: kstatus knows the same three ends.
+/// What a reason means for the one who waits: kstatus knows the first three.
 /// Source: <https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -14,6 +14,8 @@ pub enum Class {
     Waiting,
     /// Nothing is tried until something changes: `Stalled` is True.
     Stalled,
+    /// Nothing is tried because somebody asked for that: `Ready` stays what it was.
+    Paused,
 }
 
 macro_rules! reasons {
@@ -38,7 +40,7 @@ macro_rules! reasons {
                 match self { $(Reason::$name => concat!($($doc),+).trim_ascii_start(),)+ }
             }
 
-            /// Good, waiting or stalled.
+            /// What it means for the one who waits.
             pub const fn class(self) -> Class {
                 match self { $(Reason::$name => Class::$class,)+ }
             }
@@ -53,6 +55,8 @@ reasons! {
     Updated: Good,
     /// New key material is in use; id and virtual key are unchanged.
     Rotated: Good,
+    /// An existing credential was taken over and holds the resource's key material.
+    Adopted: Good,
     /// The credential at Toolzz is as the spec says.
     InSync: Good,
     /// The connection works: Toolzz answers and takes the token.
@@ -75,8 +79,12 @@ reasons! {
     OutcomeUnknown: Waiting,
     /// A recorded credential is no longer listed. A second look, a settle period later, decides.
     VerifyingLoss: Waiting,
+    /// The operator's record on the resource does not verify: it was edited, or made by another installation or for another connection. It counts as none.
+    LedgerInvalid: Waiting,
     /// The credential of a deleted resource cannot be deactivated yet. Retried until the deletion deadline.
     DeletionBlocked: Waiting,
+    /// Left alone because `spec.suspend` is true. Whether it is Ready stays as it was.
+    Suspended: Paused,
     /// The Toolzz API refuses the connection's token (401). Replace the token.
     Unauthorized: Stalled,
     /// The Toolzz API forbids this to the token (403): give the token's user the right. Or the connection is not given to this namespace or for this unity: ask whoever runs the platform.
@@ -87,8 +95,12 @@ reasons! {
     RejectedByApi: Stalled,
     /// Toolzz already has a credential of this name for this user, unity and integration that no resource holds. Rename one, or set `spec.onConflict`.
     NameConflict: Stalled,
-    /// The recorded credential is gone from Toolzz. Delete the resource and apply it again to make a new one.
+    /// The credential is gone from Toolzz. Annotate the resource with `toolzz.com.br/recreate: <its id>` to make a new one.
     RemoteMissing: Stalled,
+    /// Many credentials vanished from a listing at once, so the listing is not believed. If they are really gone, annotate the resource with `toolzz.com.br/recreate: <its id>`.
+    InventorySuspect: Stalled,
+    /// The object of `spec.target` exists and is not this resource's. Rename one of them, or delete the object.
+    TargetConflict: Stalled,
     /// Toolzz did not take over the new key material, or changed the virtual key while doing so.
     RotationUnsupported: Stalled,
 }

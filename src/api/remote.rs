@@ -134,6 +134,8 @@ pub struct ListingFacts {
     pub began_at: Tick,
     /// Every row of it could be read. Otherwise the absence of a row says nothing.
     pub complete: bool,
+    /// So many credentials vanished from it at once that the listing is not believed.
+    pub suspect: bool,
 }
 
 /// An integration (a provider): enough of it to validate against and to show.

@@ -60,6 +60,10 @@ pub(super) struct RunArgs {
     /// How long a deletion waits for Toolzz before the resource is let go and what stays active is named.
     #[arg(long, env = "TOOLZZ_DELETION_DEADLINE", value_name = "DURATION", default_value = "15m", value_parser = duration)]
     deletion_deadline: Duration,
+    /// What credentials may write their virtual keys to (`spec.target`): configmaps, secrets. The operator needs the
+    /// right to create, patch and delete them.
+    #[arg(long, env = "TOOLZZ_TARGETS", value_name = "KINDS", value_delimiter = ',', default_value = "configmaps", value_parser = ["", "configmaps", "secrets"])]
+    targets: Vec<String>,
     /// Address for /metrics, /healthz and /readyz.
     #[arg(long, env = "TOOLZZ_HTTP_ADDR", value_name = "ADDR", default_value = "0.0.0.0:8080")]
     http_addr: SocketAddr,
@@ -169,11 +173,11 @@ async fn operate(arguments: RunArgs) -> Result<(), Error> {
             allow_private_addresses: arguments.allow_private_addresses,
             scoped: !namespaces.is_empty(),
             operator_namespace,
-            resync_interval: arguments.resync_interval,
         },
         clock,
         namespaces,
         concurrency: arguments.concurrency.get(),
+        targets: controller::Targets { config_maps: arguments.targets.iter().any(|kind| kind == "configmaps") },
         settings: Settings {
             resync_interval: arguments.resync_interval,
             settle_period: settle,
@@ -191,7 +195,9 @@ async fn operate(arguments: RunArgs) -> Result<(), Error> {
     Ok(())
 }
 
-/// What a comma list names: an empty list is one empty name to the parser.
+/// What a comma list names, each once: an empty list is one empty name to the parser, and two watches on one
+/// namespace would work on the same resources side by side.
 fn named(list: &[String]) -> Vec<String> {
-    list.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
+    let names: std::collections::BTreeSet<&str> = list.iter().map(|name| name.trim()).collect();
+    names.into_iter().filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }

@@ -8,22 +8,25 @@ use std::{
 use kube::{Client, Resource, runtime::reflector::ObjectRef};
 
 use crate::{
-    api::{ConnectionKey, CredentialId, LEDGER_ANNOTATION, Reason, ToolzzCredential, condition},
-    plan::{Ledger, Memory, Recorded, Settings},
+    api::{LEDGER_ANNOTATION, Reason, TargetKind, ToolzzCredential, condition},
+    plan::{Ledger, Memory, Place, Recorded, Settings},
     remote::Clock,
     runtime::Metrics,
     secrets::{InstallationKey, SecretIndex},
 };
 
-use super::{connections::Connections, events::Events};
+use super::{claims::Claims, events::Events, links::Links, watches::Caches};
 
 /// What every reconcile shares.
 pub(super) struct Context {
     pub client: Client,
-    pub connections: Arc<Connections>,
+    pub links: Arc<Links>,
     pub key: InstallationKey,
     pub secrets: SecretIndex,
-    pub claims: Claims,
+    pub claims: Arc<Claims>,
+    pub caches: Arc<Caches>,
+    /// The ConfigMaps that resources write their virtual keys to.
+    pub config_maps: SecretIndex,
     pub memories: Memories,
     pub events: Events,
     pub metrics: Arc<Metrics>,
@@ -33,40 +36,41 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// The authentication code of a resource's ledger. It covers the connection: what was recorded at one service is
-    /// no claim to the credential of the same id at another.
-    pub fn ledger_mac(&self, object: &ToolzzCredential) -> impl Fn(&[&[u8]]) -> String {
-        let connection = ConnectionKey::of(object);
-        // The default's goes without, as it does in ledgers from before there were others.
-        let connection = (connection != ConnectionKey::default_of_cluster()).then(|| connection.to_string());
-        move |parts| {
-            let parts: Vec<&[u8]> = parts.iter().copied().chain(connection.as_ref().map(String::as_bytes)).collect();
-            self.key.mac(&parts)
-        }
-    }
-
     /// The ledger on a resource: the annotation, or else its copy in the status, and its text.
     pub fn recorded(&self, object: &ToolzzCredential) -> (Recorded, Option<String>) {
         let meta = object.meta();
-        let (Some(namespace), Some(name), Some(uid)) = (&meta.namespace, &meta.name, &meta.uid) else {
-            return (Recorded::Nothing, None);
-        };
+        let Some(uid) = meta.uid.as_deref() else { return (Recorded::Nothing, None) };
+        let connection = Links::key_of(object);
+        let place = place(object, &connection);
         let annotation = meta.annotations.as_ref().and_then(|annotations| annotations.get(LEDGER_ANNOTATION));
         let copy = object.status.as_ref().and_then(|status| status.ledger.as_ref());
         let mut texts = annotation.into_iter().chain(copy).peekable();
         if texts.peek().is_none() {
             return (Recorded::Nothing, None);
         }
-        let mac = self.ledger_mac(object);
-        let found = texts.find_map(|text| Some((Ledger::read(text, namespace, name, &mac)?, text)));
+        let mac = |parts: &[&[u8]]| self.key.mac(parts);
+        let found = texts.find_map(|text| Some((Ledger::read(text, place, &mac)?, text)));
         match found {
             None => (Recorded::Forged, None),
             Some((ledger, text)) if ledger.uid == *uid => (Recorded::Own(ledger), Some(text.clone())),
             Some((ledger, _)) => {
-                let held = self.claims.held_by_another(&self.connections.service(object), &ledger.id, uid);
+                let service = self.links.of(object).map(|link| link.service.clone()).unwrap_or_default();
+                let held = ledger.credentials().any(|(id, _)| self.claims.holder(object, &service, id).is_some());
                 (Recorded::Former { ledger, held }, None)
             }
         }
+    }
+
+    /// Keeps what is known of who holds what in step with what is recorded.
+    pub fn claim(&self, object: &ToolzzCredential, recorded: &Recorded) {
+        let Some(uid) = object.meta().uid.as_deref() else { return };
+        let service = self.links.of(object).map(|link| link.service.clone());
+        self.memories.while_known(uid, || match (recorded, service) {
+            (Recorded::Own(ledger), Ok(service)) => self.claims.set(object, &service, ledger),
+            // A connection that is away for a moment takes nothing away from anybody.
+            (Recorded::Own(_), Err(_)) => {}
+            _ => self.claims.remove(uid),
+        });
     }
 
     /// Takes note of an object of the watch, before it is reconciled.
@@ -79,17 +83,18 @@ impl Context {
         if let Some(reason) = ready.and_then(|ready| Reason::from_name(&ready.reason)) {
             self.metrics.resource(uid, reason);
         }
-        self.secrets.set(ObjectRef::from_obj(object), secret_names(object));
-        self.connections.seen(object);
-        if let (Recorded::Own(ledger), _) = self.recorded(object) {
-            self.claims.set(uid, &self.connections.service(object), &ledger);
-        }
+        self.secrets.set(ObjectRef::from_obj(object), watched_secrets(object));
+        self.config_maps.set(ObjectRef::from_obj(object), watched_config_maps(object));
+        self.links.seen(object);
+        self.memories.caught_up(uid, object);
+        self.claim(object, &self.recorded(object).0);
     }
 
     /// Forgets a resource that is gone.
     pub fn gone(&self, object: &ToolzzCredential) {
         self.secrets.remove(&ObjectRef::from_obj(object));
-        self.connections.gone(object);
+        self.config_maps.remove(&ObjectRef::from_obj(object));
+        self.links.gone(object);
         if let Some(uid) = object.meta().uid.as_deref() {
             self.memories.remove(uid);
             self.claims.remove(uid);
@@ -98,45 +103,29 @@ impl Context {
     }
 }
 
-/// The Secrets a resource refers to, each once.
+/// Where a ledger on this resource belongs.
+pub(super) fn place<'a>(object: &'a ToolzzCredential, connection: &'a str) -> Place<'a> {
+    let meta = object.meta();
+    let text = |value: &'a Option<String>| value.as_deref().unwrap_or_default();
+    Place { namespace: text(&meta.namespace), name: text(&meta.name), connection }
+}
+
+/// The Secrets whose changes concern a resource.
+fn watched_secrets(object: &ToolzzCredential) -> std::collections::BTreeSet<String> {
+    let target = object.spec.target.as_ref().filter(|target| target.kind == TargetKind::Secret);
+    secret_names(object).into_iter().chain(target.map(|target| target.name.clone())).collect()
+}
+
+/// The ConfigMap that a resource writes its virtual key to.
+fn watched_config_maps(object: &ToolzzCredential) -> std::collections::BTreeSet<String> {
+    let target = object.spec.target.as_ref().filter(|target| target.kind == TargetKind::ConfigMap);
+    target.map(|target| target.name.clone()).into_iter().collect()
+}
+
+/// The Secrets a resource's key material comes from, each once.
 pub(super) fn secret_names(object: &ToolzzCredential) -> std::collections::BTreeSet<String> {
     let fields = object.spec.credentials.iter().flat_map(|item| item.values());
     fields.map(|source| source.secret_key_ref.name.clone()).collect()
-}
-
-/// Which resource holds which credential, by the ledgers that verify, and at which service.
-#[derive(Default)]
-pub(super) struct Claims(Mutex<HashMap<String, (String, Ledger)>>);
-
-impl Claims {
-    /// `service` is empty while the resource's connection cannot be used: what is known of it is kept.
-    pub fn set(&self, uid: &str, service: &str, ledger: &Ledger) {
-        let mut claims = lock(&self.0);
-        let known = claims.remove(uid).filter(|_| service.is_empty());
-        let service = known.map_or_else(|| service.to_owned(), |(at, _)| at);
-        claims.insert(uid.to_owned(), (service, ledger.clone()));
-    }
-
-    fn remove(&self, uid: &str) {
-        lock(&self.0).remove(uid);
-    }
-
-    /// Whether a resource other than `uid` holds the credential. Asked only where a name or a restored ledger
-    /// raises the question, so a walk through all is good enough.
-    pub fn held_by_another(&self, service: &str, id: &CredentialId, uid: &str) -> bool {
-        lock(&self.0).iter().any(|(holder, (at, ledger))| holder != uid && at == service && ledger.id == *id)
-    }
-
-    /// Whether any ledger names the credential, as its own or as where its material came from.
-    pub fn names(&self, service: &str, ids: &[CredentialId]) -> usize {
-        let claims = lock(&self.0);
-        let named: std::collections::HashSet<_> = claims
-            .values()
-            .filter(|(at, _)| at == service)
-            .flat_map(|(_, ledger)| [&ledger.id, &ledger.staged_as])
-            .collect();
-        ids.iter().filter(|id| named.contains(id)).count()
-    }
 }
 
 /// What the process remembers of one resource.
@@ -147,6 +136,10 @@ pub(super) struct Remembered {
     pub failures: u32,
     /// The generation the failures belong to: an edited spec starts afresh.
     pub generation: Option<i64>,
+    /// An event has told that the ledger does not verify.
+    pub told_invalid: bool,
+    /// The connection could not be used when it was last asked for.
+    pub unlinked: bool,
     /// The newest generation the watch has shown.
     seen_generation: Option<i64>,
     /// The resource as the API server returned it from the operator's last write to it.
@@ -157,6 +150,12 @@ impl Remembered {
     fn since(now: crate::api::Tick) -> Self {
         Self { plan: Memory { first_seen: now, ..Memory::default() }, ..Self::default() }
     }
+}
+
+/// Resource versions of one resource can be compared as numbers.
+/// Source: KEP-5504, comparable resource version.
+pub(super) fn version(object: &ToolzzCredential) -> u128 {
+    object.meta().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
 /// What the process remembers, by uid.
@@ -180,6 +179,15 @@ impl Memories {
         match lock(&self.0).get_mut(uid) {
             Some(remembered) => change(remembered),
             None => change(&mut Remembered::since(now)),
+        }
+    }
+
+    /// The watch has shown this version: an own write that is not newer need not be remembered.
+    fn caught_up(&self, uid: &str, object: &ToolzzCredential) {
+        if let Some(remembered) = lock(&self.0).get_mut(uid)
+            && remembered.written.as_ref().is_some_and(|written| version(written) <= version(object))
+        {
+            remembered.written = None;
         }
     }
 

@@ -14,7 +14,8 @@ use kube::{Api, Client, Resource, api::PostParams};
 use tokio::sync::mpsc;
 
 use crate::{
-    api::{Class, MANAGER},
+    api::{Class, MANAGER, ToolzzCredential},
+    kubernetes::{brief, timed},
     plan::Happening,
     runtime::Metrics,
 };
@@ -39,10 +40,10 @@ impl Events {
         let task = tokio::spawn(async move {
             while let Some((namespace, event)) = waiting.recv().await {
                 let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
-                match api.create(&PostParams::default(), &event).await {
+                match timed(api.create(&PostParams::default(), &event)).await {
                     Ok(_) => metrics.event_written(),
                     Err(error) => {
-                        tracing::debug!(namespace, error = %super::effects::brief(&error), "event not written")
+                        tracing::debug!(namespace, error = %brief(&error), "event not written")
                     }
                 }
             }
@@ -51,7 +52,12 @@ impl Events {
     }
 
     /// Tells what happened to a resource.
-    pub fn tell<K: Resource<DynamicType = ()>>(&self, object: &K, happening: &Happening) {
+    pub fn tell(&self, object: &ToolzzCredential, happening: &Happening) {
+        self.tell_of(object, happening);
+    }
+
+    /// Tells what happened to an object of any kind.
+    pub fn tell_of<K: Resource<DynamicType = ()>>(&self, object: &K, happening: &Happening) {
         // The API server wants events of what has no namespace there.
         let namespace = object.meta().namespace.clone().unwrap_or_else(|| "default".to_owned());
         let good = happening.reason.class() == Class::Good;

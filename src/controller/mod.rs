@@ -3,16 +3,20 @@
 //! [`run`] starts one controller for each scope (a namespace, or all of them). A reconcile observes, asks
 //! [`crate::plan::next`], does that one step and goes round again until there is nothing to do.
 
-mod connections;
+mod claims;
 mod context;
 mod effects;
 mod events;
+mod links;
 mod pass;
+mod target;
 mod watches;
+mod wish;
+mod writes;
 
 use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
 
-use futures::{StreamExt, future};
+use futures::{StreamExt, future, stream};
 use kube::{
     Client, Resource,
     runtime::{Controller, Predicate, PredicateConfig, WatchStreamExt, controller, predicates, reflector, watcher},
@@ -27,9 +31,10 @@ use crate::{
     runtime::{Metrics, Readiness, Shutdown},
     secrets::{InstallationKey, SecretIndex},
 };
-use connections::Connections;
-pub use connections::{Counting, Terms};
-use context::{Claims, Context, Memories};
+use claims::Claims;
+use context::{Context, Memories};
+use links::Links;
+pub use links::{Counting, Terms};
 
 /// How many objects a list call asks for at once.
 const PAGE: u32 = 500;
@@ -48,6 +53,8 @@ pub struct Start {
     pub namespaces: Vec<String>,
     /// How many resources are worked on at a time.
     pub concurrency: u16,
+    /// What virtual keys may be written to.
+    pub targets: Targets,
     /// How long things may take.
     pub settings: Settings,
     /// Where to count.
@@ -56,6 +63,13 @@ pub struct Start {
     pub readiness: Arc<Readiness>,
     /// When to end.
     pub shutdown: Shutdown,
+}
+
+/// What the operator has the right to write virtual keys to. Secrets are watched in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Targets {
+    /// ConfigMaps may be written, so they are watched.
+    pub config_maps: bool,
 }
 
 /// Why the controller cannot start.
@@ -71,20 +85,42 @@ pub enum Error {
 /// # Errors
 /// When it cannot start at all; while it runs, everything is retried.
 pub async fn run(start: Start) -> Result<(), Error> {
-    let Start { client, connection, terms, clock, namespaces, concurrency, settings, metrics, readiness, shutdown } =
-        start;
+    let Start {
+        client,
+        connection,
+        terms,
+        clock,
+        namespaces,
+        concurrency,
+        targets,
+        settings,
+        metrics,
+        readiness,
+        shutdown,
+    } = start;
     let key = InstallationKey::load_or_create(&client, &terms.operator_namespace).await?;
     readiness.set("api-server", true);
     let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "toolzz-operator".to_owned());
     let (events, events_written) = events::Events::start(client.clone(), instance, Arc::clone(&metrics));
-    let (connections, queue) =
-        Connections::new(client.clone(), clock, Arc::clone(&metrics), events.clone(), terms, connection);
+    let scopes: Vec<Option<String>> =
+        if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
+    let claims = Arc::new(Claims::default());
+    let shared = links::Shared {
+        client: client.clone(),
+        clock,
+        claims: Arc::clone(&claims),
+        metrics: Arc::clone(&metrics),
+        events: events.clone(),
+    };
+    let (links, queue) = Links::new(shared, terms, connection);
     let ctx = Arc::new(Context {
+        caches: Arc::new(watches::Caches::new(&scopes, readiness, client.clone())),
+        links,
         client,
-        connections,
         key,
         secrets: SecretIndex::default(),
-        claims: Claims::default(),
+        config_maps: SecretIndex::default(),
+        claims,
         memories: Memories::default(),
         events,
         metrics,
@@ -93,30 +129,27 @@ pub async fn run(start: Start) -> Result<(), Error> {
         shutdown,
     });
 
-    let scopes: Vec<Option<String>> =
-        if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
     // A resource whose connection is not known yet must not be told that there is none.
-    let mut known = ctx.connections.follow(&scopes, queue);
+    let mut known = ctx.links.follow(&scopes, queue);
     tokio::select! {
         _ = known.wait_for(|known| *known) => {}
         () = ctx.shutdown.clone().requested() => {}
     }
-    let caches = Arc::new(watches::Caches::new(scopes.len(), readiness, ctx.client.clone()));
-    future::join_all(scopes.into_iter().map(|scope| control(&ctx, scope, concurrency, &caches))).await;
+    future::join_all(scopes.into_iter().map(|scope| control(&ctx, scope, concurrency, targets))).await;
 
-    ctx.connections.stop();
+    ctx.links.stop();
     // The last events are still on their way; they end with the last sender.
     drop(ctx);
     let _ = tokio::time::timeout(Duration::from_secs(2), events_written).await;
     Ok(())
 }
 
-async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, caches: &Arc<watches::Caches>) {
+async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, targets: Targets) {
     let api: kube::Api<ToolzzCredential> = watches::api(&ctx.client, scope.as_deref());
     let (reader, writer) = reflector::store::<ToolzzCredential>();
     let mut listed = HashSet::new();
     let (tell_listed, all_listed) = tokio::sync::watch::channel(false);
-    let (context, told, known) = (Arc::clone(ctx), Arc::clone(caches), reader.clone());
+    let (context, of_scope, known) = (Arc::clone(ctx), scope.clone(), reader.clone());
     let credentials = watcher(api, watcher::Config::default().page_size(PAGE))
         .default_backoff()
         .modify(|object| object.metadata.managed_fields = None)
@@ -134,12 +167,12 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ca
                     }
                 }
                 listed = HashSet::new();
-                told.credentials_listed();
+                context.caches.listed(watches::Cache::Credentials, &of_scope);
                 tell_listed.send_replace(true);
             }
             Ok(watcher::Event::Apply(object)) => context.seen(object),
             Ok(watcher::Event::Delete(object)) => context.gone(object),
-            Err(error) => told.credentials_failed(error),
+            Err(error) => context.caches.credentials_failed(error),
         })
         .reflect(writer)
         .touched_objects()
@@ -148,20 +181,26 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ca
             PredicateConfig::default(),
         );
 
-    let connections = ctx.connections.woken(scope.clone());
-    let secrets = watches::secrets(Arc::clone(ctx), scope, all_listed, Arc::clone(caches));
+    let links = ctx.links.woken(scope.clone());
+    let secrets = watches::secrets(Arc::clone(ctx), scope.clone(), all_listed.clone());
+    let config_maps = if targets.config_maps {
+        watches::config_maps(Arc::clone(ctx), scope, all_listed).left_stream()
+    } else {
+        stream::pending().right_stream()
+    };
     let shutdown = ctx.shutdown.clone();
     Controller::for_stream(credentials, reader)
         .with_config(controller::Config::default().concurrency(concurrency))
         .reconcile_on(secrets)
-        .reconcile_on(connections)
+        .reconcile_on(config_maps)
+        .reconcile_on(links)
         .graceful_shutdown_on(shutdown.requested())
         .run(
             |object, ctx: Arc<Context>| {
                 let span = tracing::info_span!(
                     "reconcile",
                     namespace = object.meta().namespace,
-                    name = object.meta().name,
+                    credential = object.meta().name,
                     generation = object.meta().generation
                 );
                 async move {
@@ -192,7 +231,7 @@ fn outcome(ctx: &Context, object: &ToolzzCredential) -> &'static str {
         .memories
         .update(uid, ctx.clock.now(), |remembered| remembered.plan.trouble.as_ref().map(|trouble| trouble.reason));
     match trouble.map(Reason::class) {
-        None | Some(Class::Good) => "settled",
+        None | Some(Class::Good | Class::Paused) => "settled",
         Some(Class::Waiting) => "retry",
         Some(Class::Stalled) => "stalled",
     }

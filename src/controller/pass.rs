@@ -6,13 +6,12 @@ use jiff::Timestamp;
 use kube::{Resource, runtime::controller::Action};
 
 use super::{
-    connections::Link,
-    context::{Context, Remembered, secret_names},
+    context::{Context, Remembered, secret_names, version},
+    links::Link,
 };
 use crate::{
-    api::{DeletionPolicy, FINALIZER, OnConflict, Reason, SecretVersion, Tick, ToolzzCredential},
-    plan::{self, Desired, Material, Recorded, Sight, Step, Trouble, View},
-    remote::Catalogue,
+    api::{FINALIZER, ListingFacts, Reason, SecretVersion, TargetKind, TargetStatus, Tick, ToolzzCredential},
+    plan::{self, Desired, Happening, Material, Recorded, Sight, Step, Trouble, View},
     secrets,
 };
 
@@ -28,8 +27,8 @@ pub(super) struct Pass<'a> {
     pub ctx: &'a Context,
     pub uid: String,
     pub object: Arc<ToolzzCredential>,
-    /// The connection this pass uses from its beginning to its end, or what is in the way of it.
-    pub link: Result<Arc<Link>, Trouble>,
+    /// The connection the resource uses, if it has one.
+    pub link: Option<Arc<Link>>,
     pub material: Material,
     /// The values themselves; wiped when the pass ends.
     pub values: Option<secrets::Material>,
@@ -43,8 +42,8 @@ pub(super) async fn reconcile(ctx: &Context, cached: Arc<ToolzzCredential>) -> A
         return Action::await_change();
     };
     let object = ctx.memories.update(&uid, ctx.clock.now(), |remembered| newest(remembered, cached));
-    let link = ctx.connections.link(&object);
-    let mut pass = Pass { ctx, uid, object, link, material: Material::Unread, values: None, over: false };
+    ctx.caches.filled().await;
+    let mut pass = Pass { ctx, uid, object, link: None, material: Material::Unread, values: None, over: false };
     pass.material = pass.unchanged();
 
     for _ in 0..MOST_STEPS {
@@ -86,15 +85,9 @@ fn newest(remembered: &mut Remembered, cached: Arc<ToolzzCredential>) -> Arc<Too
     cached
 }
 
-/// Resource versions of one resource can be compared as numbers.
-/// Source: KEP-5504, comparable resource version.
-fn version(object: &ToolzzCredential) -> u128 {
-    object.meta().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
-}
-
 /// Periodic work is spread over a tenth of its interval, so that it does not come all at once.
 fn spread(wait: Duration, settings: &plan::Settings) -> Duration {
-    if wait < settings.resync_interval { wait } else { wait.mul_f64(rand::random_range(0.9..1.0)) }
+    if wait < settings.resync_interval / 2 { wait } else { wait.mul_f64(rand::random_range(1.0..1.1)) }
 }
 
 impl Pass<'_> {
@@ -109,21 +102,14 @@ impl Pass<'_> {
         let message = message.into();
         tracing::info!(%reason, message, "cannot go on yet");
         self.remember(|remembered| {
-            let backoff = LONGEST_BACKOFF.min(FIRST_BACKOFF * 2u32.saturating_pow(remembered.failures.min(16)));
-            remembered.failures += 1;
-            let retry_at = retry_at.unwrap_or(now + backoff.mul_f64(rand::random_range(0.5..1.0)));
+            // A time that was asked for is no failure.
+            let retry_at = retry_at.unwrap_or_else(|| {
+                let backoff = LONGEST_BACKOFF.min(FIRST_BACKOFF * 2u32.saturating_pow(remembered.failures.min(16)));
+                remembered.failures += 1;
+                now + backoff.mul_f64(rand::random_range(0.5..1.0))
+            });
             remembered.plan.trouble = Some(Trouble { reason, message, retry_at: Some(retry_at) });
         });
-    }
-
-    fn asks_to_adopt(&self) -> bool {
-        let spec = &self.object.spec;
-        spec.external_id.is_some() || spec.on_conflict == Some(OnConflict::Adopt)
-    }
-
-    /// The integrations, where the connection tells them.
-    pub async fn catalogue(&self) -> Option<Arc<Catalogue>> {
-        self.link.as_ref().ok()?.connection.catalogue().await
     }
 
     /// Whether the Secrets are the very versions that the status says were sent.
@@ -143,69 +129,44 @@ impl Pass<'_> {
         if same { Material::Unchanged } else { Material::Unread }
     }
 
-    async fn observe(&self) -> (Desired, View) {
+    async fn observe(&mut self) -> (Desired, View) {
         let ctx = self.ctx;
-        let spec = &self.object.spec;
+        match ctx.links.of(&self.object) {
+            Ok(link) => {
+                self.link = Some(link);
+                // What was in the way is not any more.
+                self.remember(|remembered| {
+                    if std::mem::take(&mut remembered.unlinked) {
+                        remembered.plan.trouble = None;
+                    }
+                });
+            }
+            Err((reason, message)) => {
+                self.link = None;
+                let retry_at = Some(ctx.clock.now() + ctx.settings.resync_interval);
+                self.remember(|remembered| {
+                    remembered.unlinked = true;
+                    remembered.plan.trouble = Some(Trouble { reason, message, retry_at });
+                });
+            }
+        }
+        let (recorded, ledger_text) = ctx.recorded(&self.object);
+        ctx.claim(&self.object, &recorded);
+        self.tell_invalid(&recorded);
+        let desired = self.desired().await;
+        let sight = self.link.as_ref().map(|link| self.sight(link, &desired, &recorded)).unwrap_or_default();
         let meta = self.object.meta();
         let status = self.object.status.clone().unwrap_or_default();
         let now = ctx.clock.now();
-        let wall = Timestamp::now();
-
-        let kind = match spec.kind.or(status.kind) {
-            Some(kind) => Some(kind),
-            None => match self.catalogue().await {
-                _ if self.link.is_err() => None,
-                Some(catalogue) => catalogue.get(&spec.integration_id).and_then(|integration| integration.kind),
-                None => {
-                    if self.remember(|remembered| remembered.plan.trouble.is_none()) {
-                        let message = "Toolzz's list of integrations, which tells the type, cannot be read now; \
-                                       set spec.type to go on without it";
-                        self.trouble(Reason::ApiUnavailable, message, None);
-                    }
-                    None
-                }
-            },
-        };
-        let desired = Desired {
-            uid: self.uid.clone(),
-            generation: meta.generation,
-            name: self.object.remote_name(),
-            user_id: spec.user_id.clone(),
-            unity_id: spec.unity_id.clone(),
-            integration_id: spec.integration_id.clone(),
-            kind,
-            active: spec.active.unwrap_or(true),
-            deletion_policy: spec.deletion_policy.unwrap_or(DeletionPolicy::Deactivate),
-            on_conflict: spec.on_conflict.unwrap_or(OnConflict::Fail),
-            deleting_for: meta
-                .deletion_timestamp
-                .as_ref()
-                .map(|since| Duration::try_from(wall.duration_since(since.0)).unwrap_or_default()),
-        };
-        let (recorded, ledger_text) = ctx.recorded(&self.object);
-        if let Recorded::Own(ledger) = &recorded {
-            let service = ctx.connections.service(&self.object);
-            ctx.memories.while_known(&self.uid, || ctx.claims.set(&self.uid, &service, ledger));
-        }
-        let sight = self.sight(&desired, &recorded);
-        // A connection that is missing or refused concerns everybody, also who needs no call just now.
-        let in_the_way = match &self.link {
-            Err(trouble) => Some(trouble.clone()),
-            Ok(link) if !link.may_adopt && self.asks_to_adopt() && recorded.own().is_none() => {
-                let message = format!("{} does not let existing credentials be taken over", link.key);
-                let retry_at = Some(now + ctx.settings.resync_interval);
-                Some(Trouble { reason: Reason::Forbidden, message, retry_at })
-            }
-            Ok(link) => link.connection.refusal().map(|refusal| {
-                let retry_at = Some(now + ctx.settings.resync_interval);
-                Trouble { reason: refusal.reason(), message: refusal.to_string(), retry_at }
-            }),
-        };
+        let refusal = self.link.as_ref().and_then(|link| link.connection.refusal());
         let memory = self.remember(|remembered| {
             if remembered.generation != meta.generation {
                 remembered.generation = meta.generation;
                 remembered.failures = 0;
-                remembered.plan.trouble = None;
+                remembered.plan.target_conflict = None;
+                if self.link.is_some() {
+                    remembered.plan.trouble = None;
+                }
             }
             let memory = &mut remembered.plan;
             if memory.trouble.as_ref().is_some_and(|trouble| trouble.retry_at.is_some_and(|at| at <= now)) {
@@ -213,8 +174,10 @@ impl Pass<'_> {
             }
             memory.observe(&sight);
             let mut memory = memory.clone();
-            if in_the_way.is_some() {
-                memory.trouble = in_the_way;
+            // A refused connection concerns everybody, also who needs no call just now.
+            if let Some(refusal) = refusal {
+                let retry_at = Some(now + ctx.settings.resync_interval);
+                memory.trouble = Some(Trouble { reason: refusal.reason(), message: refusal.to_string(), retry_at });
             }
             memory
         });
@@ -222,47 +185,92 @@ impl Pass<'_> {
             finalizer: meta.finalizers.as_ref().is_some_and(|all| all.iter().any(|one| one == FINALIZER)),
             recorded,
             ledger_text,
+            target: self.standing_target(&status, &memory),
             status,
             material: self.material.clone(),
             sight,
             memory,
-            wall,
+            wall: Timestamp::now(),
         };
         (desired, view)
     }
 
-    fn sight(&self, desired: &Desired, recorded: &Recorded) -> Sight {
-        let (Some(key), Ok(link)) = (desired.listing(), &self.link) else {
-            return Sight::default();
+    /// Takes note of what is in the way, unless something is already.
+    pub fn in_the_way(&self, reason: Reason, message: String, retry_at: Option<Tick>) {
+        if self.remember(|remembered| remembered.plan.trouble.is_none()) {
+            self.trouble(reason, message, retry_at);
+        }
+    }
+
+    /// Tells once that a ledger does not verify.
+    fn tell_invalid(&self, recorded: &Recorded) {
+        let invalid = *recorded == Recorded::Forged;
+        let told = self.remember(|remembered| std::mem::replace(&mut remembered.told_invalid, invalid));
+        if invalid && !told {
+            let note = "the annotation toolzz.com.br/ledger does not verify and counts as none".to_owned();
+            tracing::warn!("{note}");
+            self.ctx.events.tell(&self.object, &Happening { reason: Reason::LedgerInvalid, note });
+        }
+    }
+
+    /// The target as the watch knows it, where that is as the operator left it.
+    fn standing_target(
+        &self,
+        status: &crate::api::ToolzzCredentialStatus,
+        memory: &plan::Memory,
+    ) -> Option<TargetStatus> {
+        let namespace = self.object.meta().namespace.as_deref()?;
+        let standing = |target: &&TargetStatus| {
+            let index = match target.kind {
+                TargetKind::Secret => &self.ctx.secrets,
+                TargetKind::ConfigMap => &self.ctx.config_maps,
+            };
+            let versions = index.versions(namespace, &[target.name.clone()].into());
+            versions.is_some_and(|versions| {
+                versions.iter().all(|version| version.resource_version == target.resource_version)
+            })
         };
-        let inventory = &link.inventory;
-        let digest = match &self.material {
-            Material::Read { digest, .. } => Some(digest),
-            _ => None,
-        };
+        memory.target.as_ref().filter(standing).or(status.target.as_ref().filter(standing)).cloned()
+    }
+
+    fn sight(&self, link: &Link, desired: &Desired, recorded: &Recorded) -> Sight {
+        let (ctx, object, inventory) = (self.ctx, &self.object, &link.inventory);
+        let keys = desired.listings();
+        let facts: Option<Vec<ListingFacts>> = keys.iter().map(|key| inventory.facts(key)).collect();
+        let listing = facts.unwrap_or_default().into_iter().reduce(|one, other| ListingFacts {
+            began_at: one.began_at.min(other.began_at),
+            complete: one.complete && other.complete,
+            suspect: one.suspect || other.suspect,
+        });
+        let row = |id| keys.iter().find_map(|key| inventory.row(key, id));
+        let own = recorded.own();
         let of_integration =
             |seen: &crate::api::Seen| seen.row.fields.integration_id.eq_ignore_ascii_case(&desired.integration_id);
+        let marked = match &self.material {
+            Material::Read { digest, .. } => {
+                let tag = plan::tag(&desired.uid, digest);
+                keys.iter().flat_map(|key| inventory.tagged(key, &tag)).filter(of_integration).collect()
+            }
+            _ => Vec::new(),
+        };
         let namesake = |seen: &crate::api::Seen| {
             of_integration(seen)
                 && seen.row.fields.user_id.eq_ignore_ascii_case(&desired.user_id)
-                && !self.ctx.claims.held_by_another(link.service(), &seen.row.id, &self.uid)
+                && ctx.claims.holder(object, &link.service, &seen.row.id).is_none()
         };
+        // Only a resource without a record can be in somebody's way, or look for something to take over.
+        let external = desired.external_id.as_ref().filter(|_| own.is_none());
+        let named = if own.is_none() { keys.as_slice() } else { &[] };
         Sight {
-            listing: inventory.facts(&key),
+            listing,
             shows_inactive: inventory.shows_inactive(),
-            recorded: recorded.own().and_then(|ledger| inventory.row(&key, &ledger.id)),
-            marked: digest
-                .map(|digest| inventory.tagged(&key, &plan::tag(&desired.uid, digest)))
-                .unwrap_or_default()
-                .into_iter()
-                .filter(of_integration)
-                .collect(),
-            // Only a resource without a record can be in somebody's way.
-            namesakes: if recorded.own().is_none() {
-                inventory.named(&key, &desired.name).into_iter().filter(namesake).collect()
-            } else {
-                Vec::new()
-            },
+            recorded: own.and_then(|ledger| row(&ledger.id)),
+            retiring: own.iter().flat_map(|ledger| &ledger.retiring).filter_map(|old| row(&old.id)).collect(),
+            marked,
+            namesakes: named.iter().flat_map(|key| inventory.named(key, &desired.name)).filter(namesake).collect(),
+            external: external.and_then(row),
+            external_holder: external.and_then(|id| ctx.claims.holder(object, &link.service, id)),
+            contested: own.and_then(|ledger| ctx.claims.contester(object, &link.service, &ledger.id)),
         }
     }
 }

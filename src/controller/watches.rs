@@ -1,23 +1,32 @@
 //! The watch on Secrets, as metadata and without a store, and what is told of the caches.
 
 use std::{
+    collections::HashSet,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use futures::{Stream, StreamExt, stream};
-use k8s_openapi::{NamespaceResourceScope, api::core::v1::Secret};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::core::v1::{ConfigMap, Secret},
+};
 use kube::{
     Api, Client, Resource,
     core::PartialObjectMeta,
     runtime::{WatchStreamExt, controller, reflector::ObjectRef, watcher},
 };
 
-use super::context::Context;
-use crate::{api::ToolzzCredential, runtime::Readiness};
+use super::context::{Context, lock};
+use crate::{
+    api::{TARGET_LABEL, ToolzzCredential},
+    kubernetes::{brief, timed},
+    runtime::Readiness,
+    secrets::SecretIndex,
+};
 use tokio::sync::watch;
 
 /// The objects of a scope: a namespace, or all of them.
@@ -37,34 +46,69 @@ where
 pub(super) fn secrets(
     ctx: Arc<Context>,
     scope: Option<String>,
-    mut listed: watch::Receiver<bool>,
-    caches: Arc<Caches>,
+    listed: watch::Receiver<bool>,
 ) -> impl Stream<Item = ObjectRef<ToolzzCredential>> + Send + 'static {
+    let caches = Arc::clone(&ctx.caches);
     let secrets: Api<PartialObjectMeta<Secret>> = api(&ctx.client, scope.as_deref());
+    let of_scope = scope.clone();
+    let links = Arc::clone(&ctx.links);
+    let done = move || {
+        caches.listed(Cache::Secrets, &of_scope);
+        links.secrets_listed(of_scope.as_deref());
+    };
+    referred(secrets, watcher::Config::default(), listed, scope, move || Arc::clone(&ctx), |ctx| &ctx.secrets, done)
+}
+
+/// The same for the ConfigMaps that resources write their virtual keys to. Only those that bear the label.
+pub(super) fn config_maps(
+    ctx: Arc<Context>,
+    scope: Option<String>,
+    listed: watch::Receiver<bool>,
+) -> impl Stream<Item = ObjectRef<ToolzzCredential>> + Send + 'static {
+    let config_maps: Api<PartialObjectMeta<ConfigMap>> = api(&ctx.client, scope.as_deref());
+    let labelled = watcher::Config::default().labels(TARGET_LABEL);
+    referred(config_maps, labelled, listed, scope, move || Arc::clone(&ctx), |ctx| &ctx.config_maps, || ())
+}
+
+fn referred<K>(
+    objects: Api<PartialObjectMeta<K>>,
+    config: watcher::Config,
+    mut listed: watch::Receiver<bool>,
+    scope: Option<String>,
+    ctx: impl Fn() -> Arc<Context> + Send + 'static,
+    index: fn(&Context) -> &SecretIndex,
+    done: impl Fn() + Send + 'static,
+) -> impl Stream<Item = ObjectRef<ToolzzCredential>> + Send + 'static
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + Send + 'static,
+{
     let begin = async move {
         // Not the store's own signal: that wakes one waiter only, and the controller is one already.
         let _ = listed.wait_for(|listed| *listed).await;
-        watcher(secrets, watcher::Config::default().page_size(super::PAGE)).default_backoff()
+        watcher(objects, config.page_size(super::PAGE)).default_backoff()
     };
     stream::once(begin).flatten().flat_map(move |event| {
-        let index = &ctx.secrets;
-        if let Ok(watcher::Event::Apply(secret) | watcher::Event::Delete(secret)) = &event {
-            ctx.connections.secret_changed(&secret.metadata);
+        let ctx = ctx();
+        if let Ok(watcher::Event::Apply(object) | watcher::Event::Delete(object)) = &event
+            && K::kind(&()) == "Secret"
+        {
+            ctx.links.secret_changed(&object.metadata);
         }
+        let index = index(&ctx);
         let wake = match event {
             Ok(watcher::Event::Init) => {
                 index.relist_started(scope.as_deref());
                 Vec::new()
             }
-            Ok(watcher::Event::InitApply(secret) | watcher::Event::Apply(secret)) => index.applied(&secret.metadata),
+            Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => index.applied(&object.metadata),
             Ok(watcher::Event::InitDone) => {
-                caches.secrets_listed();
-                ctx.connections.secrets_listed(scope.as_deref());
+                done();
                 index.relist_finished(scope.as_deref())
             }
-            Ok(watcher::Event::Delete(secret)) => index.deleted(&secret.metadata),
+            Ok(watcher::Event::Delete(object)) => index.deleted(&object.metadata),
             Err(error) => {
-                tracing::warn!(error = %watch_error(&error), "the watch on Secrets failed; trying again");
+                let kind = K::plural(&());
+                tracing::warn!(error = %watch_error(&error), "the watch on {kind} failed; trying again");
                 Vec::new()
             }
         };
@@ -75,32 +119,58 @@ pub(super) fn secrets(
 /// How often an API server that does not answer is asked.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long reconciles wait for the first lists. Without them they work too, but read Secrets that did not change.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What is cached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Cache {
+    Credentials,
+    Secrets,
+}
+
 /// How far the caches are.
 pub(super) struct Caches {
-    scopes: usize,
-    credentials: AtomicUsize,
-    secrets: AtomicUsize,
+    /// What was not listed yet.
+    missing: Mutex<HashSet<(Cache, Option<String>)>>,
+    filled: watch::Sender<bool>,
+    began: tokio::time::Instant,
     readiness: Arc<Readiness>,
     client: Client,
     probing: AtomicBool,
 }
 
 impl Caches {
-    pub fn new(scopes: usize, readiness: Arc<Readiness>, client: Client) -> Self {
-        let (credentials, secrets, probing) = Default::default();
-        Self { scopes, credentials, secrets, readiness, client, probing }
+    pub fn new(scopes: &[Option<String>], readiness: Arc<Readiness>, client: Client) -> Self {
+        let both = |scope: &Option<String>| [Cache::Credentials, Cache::Secrets].map(|cache| (cache, scope.clone()));
+        Self {
+            missing: Mutex::new(scopes.iter().flat_map(both).collect()),
+            filled: watch::Sender::new(false),
+            began: tokio::time::Instant::now(),
+            readiness,
+            client,
+            probing: AtomicBool::new(false),
+        }
     }
 
-    pub fn credentials_listed(&self) {
-        self.credentials.fetch_add(1, Ordering::Relaxed);
-        self.readiness.set("crd", true);
-        self.readiness.set("api-server", true);
-        self.tell();
+    /// Waits until the first lists are in; not for ever, as one namespace may be out of reach.
+    pub async fn filled(&self) {
+        let mut filled = self.filled.subscribe();
+        let _ = tokio::time::timeout_at(self.began + PATIENCE, filled.wait_for(|filled| *filled)).await;
     }
 
-    pub fn secrets_listed(&self) {
-        self.secrets.fetch_add(1, Ordering::Relaxed);
-        self.tell();
+    /// A scope was listed.
+    pub fn listed(&self, cache: Cache, scope: &Option<String>) {
+        if cache == Cache::Credentials {
+            self.readiness.set("crd", true);
+            self.readiness.set("api-server", true);
+        }
+        let mut missing = lock(&self.missing);
+        missing.remove(&(cache, scope.clone()));
+        if missing.is_empty() {
+            self.readiness.set("caches", true);
+            self.filled.send_replace(true);
+        }
     }
 
     pub fn credentials_failed(self: &Arc<Self>, error: &watcher::Error) {
@@ -126,17 +196,12 @@ impl Caches {
         self.readiness.set("api-server", false);
         let caches = Arc::clone(self);
         tokio::spawn(async move {
-            while caches.client.apiserver_version().await.is_err() {
+            while timed(caches.client.apiserver_version()).await.is_err() {
                 tokio::time::sleep(PROBE_INTERVAL).await;
             }
             caches.probing.store(false, Ordering::Relaxed);
             caches.readiness.set("api-server", true);
         });
-    }
-
-    fn tell(&self) {
-        let filled = |count: &AtomicUsize| count.load(Ordering::Relaxed) >= self.scopes;
-        self.readiness.set("caches", filled(&self.credentials) && filled(&self.secrets));
     }
 }
 
@@ -154,7 +219,7 @@ pub(super) fn watch_error(error: &watcher::Error) -> String {
     match error {
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => super::effects::brief(error),
+        | watcher::Error::WatchFailed(error) => brief(error),
         watcher::Error::WatchError(answer) => format!("{} {}", answer.code, answer.reason),
         watcher::Error::NoResourceVersion => "no resource version".to_owned(),
     }

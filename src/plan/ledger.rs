@@ -20,6 +20,20 @@ pub struct Ledger {
     pub digest: String,
     /// The credential the material came with: its own on a create, another, inactive one after a rotation.
     pub staged_as: CredentialId,
+    /// The existing credential that was taken over, if the resource began so.
+    pub adopted: Option<CredentialId>,
+    /// Superseded credentials that are not known to be inactive for good yet, the oldest first.
+    pub retiring: Vec<Retiring>,
+}
+
+/// A superseded credential.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Retiring {
+    /// Its id.
+    pub id: CredentialId,
+    /// The material it uses.
+    pub secret_id: SecretId,
 }
 
 /// A ledger as it stands on a resource.
@@ -37,7 +51,7 @@ pub enum Recorded {
         /// Whether another resource holds the credential.
         held: bool,
     },
-    /// There is one, but it does not verify: edited, or of another installation. Counts as none.
+    /// There is one, but it does not verify: edited, or of another installation or connection. Counts as none.
     Forged,
 }
 
@@ -60,40 +74,110 @@ struct Written {
     secret_id: SecretId,
     digest: String,
     staged_as: CredentialId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    adopted: Option<CredentialId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    retiring: Vec<Retiring>,
     mac: String,
 }
 
 /// Makes a message authentication code (lowercase hex) over parts. The key is the installation's; the caller has it.
 pub type Mac<'a> = &'a dyn Fn(&[&[u8]]) -> String;
 
+/// Whose a ledger is: the mac covers it, so that a ledger copied elsewhere is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place<'a> {
+    /// The resource's namespace.
+    pub namespace: &'a str,
+    /// The resource's name.
+    pub name: &'a str,
+    /// The connection the credential is reached through: the same id may be somebody else's elsewhere.
+    pub connection: &'a str,
+}
+
 impl Ledger {
-    /// The ledger of a resource whose material was staged as `row`: its first credential, or new material for the
-    /// one that `base` records.
-    pub fn of_staged(uid: &str, base: Option<&Self>, row: &Row, digest: &str) -> Self {
+    /// The ledger of a resource whose first credential, or one in the place of all it had, was staged as `row`.
+    pub fn fresh(uid: &str, row: &Row, digest: &str) -> Self {
         Self {
             uid: uid.to_owned(),
-            id: base.map_or_else(|| row.id.clone(), |base| base.id.clone()),
+            id: row.id.clone(),
             secret_id: row.fields.secret_id.clone(),
             digest: digest.to_owned(),
             staged_as: row.id.clone(),
+            adopted: None,
+            retiring: Vec::new(),
         }
     }
 
-    fn mac(&self, namespace: &str, name: &str, mac: Mac<'_>) -> String {
-        mac(&[
-            b"ledger/1",
-            namespace.as_bytes(),
-            name.as_bytes(),
-            self.uid.as_bytes(),
-            self.id.as_str().as_bytes(),
-            self.secret_id.as_str().as_bytes(),
-            self.digest.as_bytes(),
-            self.staged_as.as_str().as_bytes(),
-        ])
+    /// The ledger of a resource that takes over `row`, whose material is unknown.
+    pub fn adopting(uid: &str, row: &Row) -> Self {
+        Self { adopted: Some(row.id.clone()), ..Self::fresh(uid, row, "") }
+    }
+
+    /// The same credential with the material that was staged as `row`.
+    #[must_use]
+    pub fn repointed(&self, row: &Row, digest: &str) -> Self {
+        Self {
+            secret_id: row.fields.secret_id.clone(),
+            digest: digest.to_owned(),
+            staged_as: row.id.clone(),
+            ..self.clone()
+        }
+    }
+
+    /// The credential staged as `row` in the place of this one, which retires.
+    #[must_use]
+    pub fn replaced(&self, row: &Row, digest: &str) -> Self {
+        let mut new = Self { adopted: self.adopted.clone(), ..Self::fresh(&self.uid, row, digest) };
+        let old = Retiring { id: self.id.clone(), secret_id: self.secret_id.clone() };
+        new.retiring = self.retiring.iter().cloned().chain([old]).filter(|old| old.id != new.id).collect();
+        new
+    }
+
+    /// The staged credential itself in the place of the one that could not take over its material.
+    #[must_use]
+    pub fn promoted(&self) -> Self {
+        let old = Retiring { id: self.id.clone(), secret_id: self.secret_id.clone() };
+        let retiring = self.retiring.iter().cloned().chain([old]).filter(|old| old.id != self.staged_as).collect();
+        Self { id: self.staged_as.clone(), retiring, ..self.clone() }
+    }
+
+    /// This one without a credential that has retired.
+    #[must_use]
+    pub fn without(&self, retired: &CredentialId) -> Self {
+        let retiring = self.retiring.iter().filter(|old| old.id != *retired).cloned().collect();
+        Self { retiring, ..self.clone() }
+    }
+
+    /// Every credential that may be active on this resource's behalf, its own first.
+    pub fn credentials(&self) -> impl Iterator<Item = (&CredentialId, &SecretId)> {
+        [(&self.id, &self.secret_id)].into_iter().chain(self.retiring.iter().map(|old| (&old.id, &old.secret_id)))
+    }
+
+    fn mac(&self, place: Place<'_>, mac: Mac<'_>) -> String {
+        let adopted = self.adopted.as_ref().map_or("", |id| id.as_str());
+        let mut parts: Vec<&[u8]> = [
+            "ledger/1",
+            place.namespace,
+            place.name,
+            place.connection,
+            &self.uid,
+            self.id.as_str(),
+            self.secret_id.as_str(),
+            &self.digest,
+            self.staged_as.as_str(),
+            adopted,
+        ]
+        .map(str::as_bytes)
+        .to_vec();
+        for old in &self.retiring {
+            parts.extend([old.id.as_str().as_bytes(), old.secret_id.as_str().as_bytes()]);
+        }
+        mac(&parts)
     }
 
     /// The annotation's text.
-    pub fn write(&self, namespace: &str, name: &str, mac: Mac<'_>) -> String {
+    pub fn write(&self, place: Place<'_>, mac: Mac<'_>) -> String {
         let written = Written {
             v: VERSION,
             uid: self.uid.clone(),
@@ -101,14 +185,16 @@ impl Ledger {
             secret_id: self.secret_id.clone(),
             digest: self.digest.clone(),
             staged_as: self.staged_as.clone(),
-            mac: self.mac(namespace, name, mac),
+            adopted: self.adopted.clone(),
+            retiring: self.retiring.clone(),
+            mac: self.mac(place, mac),
         };
         // Strings and a number: there is nothing in it that JSON cannot hold.
         serde_json::to_string(&written).unwrap_or_default()
     }
 
-    /// Reads an annotation's text; `None` when it is not a ledger this installation made for this namespace and name.
-    pub fn read(text: &str, namespace: &str, name: &str, mac: Mac<'_>) -> Option<Self> {
+    /// Reads an annotation's text; `None` when it is not a ledger this installation made for this place.
+    pub fn read(text: &str, place: Place<'_>, mac: Mac<'_>) -> Option<Self> {
         let written: Written = serde_json::from_str(text).ok()?;
         let ledger = Self {
             uid: written.uid,
@@ -116,9 +202,11 @@ impl Ledger {
             secret_id: written.secret_id,
             digest: written.digest,
             staged_as: written.staged_as,
+            adopted: written.adopted,
+            retiring: written.retiring,
         };
         // Plain comparison: who can measure the time of it can read the right mac on the resource anyway.
-        (written.v == VERSION && written.mac == ledger.mac(namespace, name, mac)).then_some(ledger)
+        (written.v == VERSION && written.mac == ledger.mac(place, mac)).then_some(ledger)
     }
 }
 
@@ -136,6 +224,7 @@ fn head(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Fields;
 
     fn fake_mac(parts: &[&[u8]]) -> String {
         parts
@@ -145,47 +234,89 @@ mod tests {
             .join("|")
     }
 
+    const PLACE: Place<'_> = Place { namespace: "ns", name: "n", connection: "c" };
+
     fn ledger() -> Ledger {
         Ledger {
             uid: "u-1".into(),
             id: "c-1".into(),
             secret_id: "s-1".into(),
             digest: "k:d".into(),
-            staged_as: "c-1".into(),
+            staged_as: "c-2".into(),
+            adopted: Some("c-0".into()),
+            retiring: vec![Retiring { id: "c-3".into(), secret_id: "s-3".into() }],
         }
     }
 
     #[test]
     fn a_ledger_reads_back_as_it_was_written() {
-        let text = ledger().write("ns", "n", &fake_mac);
-        assert_eq!(Ledger::read(&text, "ns", "n", &fake_mac), Some(ledger()));
+        let plain = Ledger { adopted: None, retiring: Vec::new(), ..ledger() };
+        for ledger in [ledger(), plain] {
+            let text = ledger.write(PLACE, &fake_mac);
+            assert_eq!(Ledger::read(&text, PLACE, &fake_mac), Some(ledger));
+        }
     }
 
     #[test]
-    fn a_ledger_of_another_name_namespace_or_key_does_not_verify() {
-        let text = ledger().write("ns", "n", &fake_mac);
-        assert_eq!(Ledger::read(&text, "ns2", "n", &fake_mac), None);
-        assert_eq!(Ledger::read(&text, "ns", "n2", &fake_mac), None);
-        assert_eq!(Ledger::read(&text, "ns", "n", &|_| "other".into()), None);
+    fn a_ledger_of_another_place_or_key_does_not_verify() {
+        let text = ledger().write(PLACE, &fake_mac);
+        for place in
+            [Place { namespace: "ns2", ..PLACE }, Place { name: "n2", ..PLACE }, Place { connection: "c2", ..PLACE }]
+        {
+            assert_eq!(Ledger::read(&text, place, &fake_mac), None, "{place:?}");
+        }
+        assert_eq!(Ledger::read(&text, PLACE, &|_| "other".into()), None);
     }
 
     #[test]
     fn no_field_of_a_ledger_can_be_edited() {
-        let text = ledger().write("ns", "n", &fake_mac);
+        let text = ledger().write(PLACE, &fake_mac);
         for (from, to) in [
             (r#""uid":"u-1""#, r#""uid":"u-2""#),
             (r#""id":"c-1""#, r#""id":"c-2""#),
             (r#""secretId":"s-1""#, r#""secretId":"s-2""#),
             (r#""digest":"k:d""#, r#""digest":"k:e""#),
-            (r#""stagedAs":"c-1""#, r#""stagedAs":"c-2""#),
+            (r#""stagedAs":"c-2""#, r#""stagedAs":"c-1""#),
+            (r#""adopted":"c-0""#, r#""adopted":"c-1""#),
+            (r#""adopted":"c-0","#, ""),
+            (r#"{"id":"c-3","secretId":"s-3"}"#, r#"{"id":"c-4","secretId":"s-3"}"#),
+            (r#"{"id":"c-3","secretId":"s-3"}"#, r#"{"id":"c-3","secretId":"s-4"}"#),
+            (r#"{"id":"c-3","secretId":"s-3"}"#, ""),
             (r#""v":1"#, r#""v":2"#),
         ] {
             assert!(text.contains(from), "{text}");
-            assert_eq!(Ledger::read(&text.replacen(from, to, 1), "ns", "n", &fake_mac), None, "{to}");
+            assert_eq!(Ledger::read(&text.replacen(from, to, 1), PLACE, &fake_mac), None, "{to}");
         }
         for text in ["", "{}", "null", "[]", r#"{"v":1}"#] {
-            assert_eq!(Ledger::read(text, "ns", "n", &fake_mac), None, "{text}");
+            assert_eq!(Ledger::read(text, PLACE, &fake_mac), None, "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_replaced_retires_once_and_never_the_one_in_use() {
+        let row = |id: &str| {
+            let text = String::new;
+            let fields = Fields {
+                name: text(),
+                user_id: text(),
+                unity_id: text(),
+                integration_id: text(),
+                secret_id: format!("s-of-{id}").as_str().into(),
+                active: false,
+            };
+            Row { id: id.into(), fields, virtual_key: None, integration: None }
+        };
+        let ids = |ledger: &Ledger| ledger.credentials().map(|(id, _)| id.to_string()).collect::<Vec<_>>();
+        let a = Ledger::fresh("u", &row("a"), "k:a");
+        let b = a.replaced(&row("b"), "k:b");
+        let c = b.replaced(&row("c"), "k:c");
+        assert_eq!((ids(&b), ids(&c)), (vec!["b".into(), "a".into()], vec!["c".into(), "a".into(), "b".into()]));
+        assert_eq!(ids(&c.replaced(&row("a"), "k:a")), ["a", "b", "c"]);
+        assert_eq!(ids(&c.without(&"a".into())), ["c", "b"]);
+        let repointed = c.repointed(&row("d"), "k:d");
+        assert_eq!((ids(&repointed), repointed.secret_id.as_str()), (ids(&c), "s-of-d"));
+        assert_eq!(ids(&repointed.promoted()), ["d", "a", "b", "c"]);
+        assert_eq!(a.promoted(), a, "what was staged as itself");
     }
 
     #[test]

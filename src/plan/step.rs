@@ -1,21 +1,23 @@
 //! What to do next, as a value.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use sha2::{Digest, Sha256};
 
-use super::Ledger;
-use crate::api::{CredentialId, Fields, ListingKey, Reason, Row, Tick, ToolzzCredentialStatus, marked_name};
+use super::{Ledger, Target};
+use crate::api::{
+    CredentialId, Fields, ListingKey, Reason, Row, TargetStatus, Tick, ToolzzCredentialStatus, marked_name,
+};
 
 /// One thing to do. Each has at most one effect: one write to Kubernetes or one call to the remote API.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// Read the Secrets.
     ReadMaterial,
-    /// Make sure of a listing that began after a moment.
+    /// Make sure of listings that began after a moment.
     Look {
-        /// Which listing.
-        key: ListingKey,
+        /// Which listings.
+        keys: Vec<ListingKey>,
         /// The moment.
         began_after: Tick,
     },
@@ -25,12 +27,21 @@ pub enum Step {
     Record(Ledger),
     /// Commit, correct or deactivate: one idempotent PUT of the whole documented body.
     Put(Put),
+    /// Write the virtual key where workloads find it.
+    WriteTarget {
+        /// Where.
+        target: Target,
+        /// What the object shall hold.
+        content: BTreeMap<String, String>,
+    },
+    /// Remove a target that is no longer asked for.
+    DropTarget(TargetStatus),
     /// Write the status.
     Publish(Box<Publication>),
     /// Drop the finalizer.
     Release {
-        /// The credential that stays active because the deadline has passed.
-        left_active: Option<CredentialId>,
+        /// The credentials that stay active because the deadline has passed.
+        left_active: Vec<CredentialId>,
     },
     /// Nothing to do before this moment, or before something changes.
     Rest(Option<Tick>),
@@ -60,6 +71,8 @@ pub struct Put {
     pub fields: Fields,
     /// The fields that differ from what was seen; all when nothing was seen.
     pub changes: Vec<&'static str>,
+    /// The digest of the key material to send along: the `InPlace` rotation.
+    pub material: Option<String>,
 }
 
 /// A status to write, and the event that tells of it.
@@ -110,6 +123,11 @@ impl Post {
 }
 
 impl Put {
+    /// Whether it is for the resource's own credential, not a superseded one.
+    pub fn id_is_own(&self, view: &super::View) -> bool {
+        view.recorded.own().is_none_or(|ledger| ledger.id == self.id)
+    }
+
     /// Tells this request from any other.
     pub fn fingerprint(&self) -> String {
         let f = &self.fields;
@@ -123,28 +141,23 @@ impl Put {
             &f.integration_id,
             f.secret_id.as_str(),
             active,
+            self.material.as_deref().unwrap_or_default(),
         ])
     }
 
-    /// Whether the answer shows what was asked for. `virtual_key` is the one the credential had before, if known.
+    /// Whether the answer shows what was asked for.
     ///
     /// A 2xx whose row is another than the one sent is not believed: the request would be sent for ever.
-    pub fn verify(&self, answer: &Row, virtual_key: Option<&str>) -> Option<Rejection> {
-        let left = differences(&self.fields, &answer.fields);
-        let repointing = self.changes.contains(&SECRET_ID);
+    pub fn verify(&self, answer: &Row) -> Option<Rejection> {
+        let mut left = differences(&self.fields, &answer.fields);
+        // Material sent in place may get a new place in the vault: the answer says which.
+        left.retain(|field| self.material.is_none() || *field != SECRET_ID);
         let (reason, message) = if left.contains(&SECRET_ID) {
             (
                 Reason::RotationUnsupported,
                 "Toolzz accepted the update but did not take over the new key material (secretId is unchanged); \
-                 agents go on with the old key. Restore the old material in the Secret, or delete the resource and \
-                 apply it again to make a new credential"
-                    .to_owned(),
-            )
-        } else if repointing && virtual_key.is_some() && answer.virtual_key.as_deref() != virtual_key {
-            (
-                Reason::RotationUnsupported,
-                "Toolzz changed the virtual key while it took over the new key material; give agents the virtual key \
-                 in the status, then change any field of the spec to go on"
+                 agents go on with the old key. Restore the old material in the Secret, or set \
+                 spec.rotation.strategy: Replace to go on with a new credential"
                     .to_owned(),
             )
         } else if !left.is_empty() {
@@ -162,7 +175,7 @@ impl Put {
     }
 }
 
-fn fingerprint(parts: &[&str]) -> String {
+pub(super) fn fingerprint(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update((part.len() as u64).to_be_bytes());

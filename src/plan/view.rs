@@ -1,13 +1,14 @@
 //! What the planner is given: the wish, the record, the remote as seen, and what this process remembers.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Recorded, Rejection};
+use super::{Ledger, Recorded, Rejection, fingerprint};
 use crate::api::{
-    CredentialId, CredentialType, DeletionPolicy, Fields, ListingFacts, ListingKey, OnConflict, Reason, SecretVersion,
-    Seen, Tick, ToolzzCredentialStatus,
+    CredentialId, CredentialType, DeletionPolicy, Fields, ListingFacts, ListingKey, OnConflict, Reason,
+    RotationStrategy, Row, SecretId, SecretVersion, Seen, TargetKeys, TargetKind, TargetStatus, Tick,
+    ToolzzCredentialStatus,
 };
 
 /// What the resource asks for.
@@ -25,7 +26,7 @@ pub struct Desired {
     pub unity_id: String,
     /// UUID of the integration.
     pub integration_id: String,
-    /// The listing the credential stands in; `None` when the spec does not say and the integration list does not either.
+    /// The type, if it is known by now: it says which listing the credential stands in.
     pub kind: Option<CredentialType>,
     /// Whether agents may use it.
     pub active: bool,
@@ -33,13 +34,29 @@ pub struct Desired {
     pub deletion_policy: DeletionPolicy,
     /// What to do about a namesake.
     pub on_conflict: OnConflict,
+    /// The credential to take over.
+    pub external_id: Option<CredentialId>,
+    /// Whether the connection lets existing credentials be taken over.
+    pub may_adopt: bool,
+    /// How new material reaches the credential.
+    pub strategy: RotationStrategy,
+    /// How long a replaced credential stays active.
+    pub grace: Duration,
+    /// Where to write the virtual key.
+    pub target: Option<Target>,
+    /// Leave everything alone.
+    pub suspended: bool,
+    /// The user's last "now, please".
+    pub requested: Option<String>,
+    /// The credential the user says is really gone.
+    pub recreate: Option<CredentialId>,
     /// For how long the resource has been marked for deletion; `None` while it is not.
     pub deleting_for: Option<Duration>,
 }
 
 impl Desired {
     /// The remote row that follows from the spec and a record.
-    pub fn fields(&self, ledger: &super::Ledger) -> Fields {
+    pub fn fields(&self, ledger: &Ledger) -> Fields {
         Fields {
             name: self.name.clone(),
             user_id: self.user_id.clone(),
@@ -50,9 +67,42 @@ impl Desired {
         }
     }
 
-    /// The listing the credential stands in.
-    pub fn listing(&self) -> Option<ListingKey> {
-        Some(ListingKey { unity_id: self.unity_id.clone(), kind: self.kind? })
+    /// The listings the credential may stand in: one, or those of every type while the type is not known.
+    pub fn listings(&self) -> Vec<ListingKey> {
+        let key = |kind| ListingKey { unity_id: self.unity_id.clone(), kind };
+        self.kind.map_or_else(|| CredentialType::ALL.map(key).to_vec(), |kind| vec![key(kind)])
+    }
+}
+
+/// Where to write the virtual key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Secret or ConfigMap.
+    pub kind: TargetKind,
+    /// The object's name.
+    pub name: String,
+    /// Which value goes under which key.
+    pub keys: TargetKeys,
+}
+
+impl Target {
+    /// What the object shall hold.
+    pub fn content(&self, row: &Row) -> BTreeMap<String, String> {
+        let keys = &self.keys;
+        [
+            (&keys.virtual_key, row.virtual_key.as_deref()),
+            (&keys.id, Some(row.id.as_str())),
+            (&keys.secret_id, Some(row.fields.secret_id.as_str())),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.clone()?, value?.to_owned())))
+        .collect()
+    }
+
+    /// Tells this content from any other.
+    pub fn fingerprint(content: &BTreeMap<String, String>) -> String {
+        let parts: Vec<&str> = content.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]).collect();
+        fingerprint(&parts)
     }
 }
 
@@ -82,16 +132,24 @@ pub enum Material {
 /// The remote as far as this resource is concerned.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sight {
-    /// The last listing; `None` before the first.
+    /// The last listing (of several, the oldest); `None` before the first.
     pub listing: Option<ListingFacts>,
     /// Whether listings of this connection are known to show inactive credentials.
     pub shows_inactive: bool,
     /// The recorded credential.
     pub recorded: Option<Seen>,
+    /// Those of the recorded superseded credentials that are shown.
+    pub retiring: Vec<Seen>,
     /// Credentials that bear the marker of this resource and this material.
     pub marked: Vec<Seen>,
     /// Other credentials of the final name that no resource holds.
     pub namesakes: Vec<Seen>,
+    /// The credential that the spec asks to take over.
+    pub external: Option<Seen>,
+    /// Who holds the credential that the spec asks to take over.
+    pub external_holder: Option<String>,
+    /// Who else holds the recorded credential, and goes first.
+    pub contested: Option<String>,
 }
 
 /// Why nothing can be done for the moment.
@@ -112,14 +170,30 @@ pub struct Memory {
     pub first_seen: Tick,
     /// When a POST was given up with its outcome unknown.
     pub given_up: Option<Tick>,
+    /// How many POSTs were given up since one was answered.
+    pub lost_posts: u32,
     /// When a PUT was given up with its outcome unknown: what was seen before is in doubt.
     pub doubt: Option<Tick>,
+    /// Until when a PUT whose answer was lost may still take effect.
+    pub late_until: Option<Tick>,
     /// When the first listing began that lacked the recorded credential.
     pub absent_since: Option<Tick>,
+    /// The credential that a PUT was told does not exist, and when.
+    pub gone: Option<(CredentialId, Tick)>,
     /// The fields the last PUT set, until the status says so.
     pub corrected: Vec<&'static str>,
-    /// The credential that an answer since the deletion showed inactive, or that is gone.
-    pub deactivated: Option<CredentialId>,
+    /// Credentials that were deactivated for good, or are gone, and when that was seen.
+    pub inactive: Vec<(CredentialId, Tick)>,
+    /// The digest of the material that was sent in place, and the secretId of the answer.
+    pub in_place: Option<(String, SecretId)>,
+    /// The last value of the user's request, and when it was seen.
+    pub requested: Option<(String, Tick)>,
+    /// The target as this process wrote it.
+    pub target: Option<TargetStatus>,
+    /// The uid of a former target that is gone.
+    pub target_dropped: Option<String>,
+    /// Why the target cannot be written, and when that was found.
+    pub target_conflict: Option<(String, Tick)>,
     /// A request the API refused in this process.
     pub rejected: Option<Rejection>,
     /// What keeps the operator from going on.
@@ -127,13 +201,45 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Takes note of whether a fresh listing shows the recorded credential.
+    /// Takes note of whether a fresh listing shows the recorded credential, and the superseded ones inactive.
     pub fn observe(&mut self, sight: &Sight) {
         self.absent_since = match (&sight.recorded, sight.listing) {
             (None, Some(listing)) if listing.complete => self.absent_since.or(Some(listing.began_at)),
             (None, _) => self.absent_since,
             (Some(_), _) => None,
         };
+        if sight.recorded.as_ref().is_some_and(|seen| self.gone.as_ref().is_some_and(|(_, since)| seen.at > *since)) {
+            self.gone = None;
+        }
+        for seen in &sight.retiring {
+            match self.inactive_since(&seen.row.id) {
+                Some(since) if seen.row.fields.active && seen.at > since => {
+                    self.inactive.retain(|(id, _)| *id != seen.row.id);
+                }
+                None if !seen.row.fields.active => self.inactive.push((seen.row.id.clone(), seen.at)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes note of a user's request, once.
+    pub fn note_request(&mut self, request: &str, now: Tick) {
+        if self.requested.as_ref().is_none_or(|(noted, _)| noted != request) {
+            self.requested = Some((request.to_owned(), now));
+            // "Now" means whatever stood in the way before.
+            (self.trouble, self.rejected) = (None, None);
+        }
+    }
+
+    /// Takes note that a credential was deactivated, or is gone.
+    pub fn deactivated(&mut self, id: &CredentialId, at: Tick) {
+        self.inactive.retain(|(other, _)| other != id);
+        self.inactive.push((id.clone(), at));
+    }
+
+    /// Since when a credential is known to be inactive.
+    pub fn inactive_since(&self, id: &CredentialId) -> Option<Tick> {
+        self.inactive.iter().find_map(|(other, since)| (other == id).then_some(*since))
     }
 }
 
@@ -154,7 +260,9 @@ pub struct View {
     pub sight: Sight,
     /// What this process remembers.
     pub memory: Memory,
-    /// The wall clock, for times in the status; no decision rests on it.
+    /// The target as it stands, unless it was changed or is gone.
+    pub target: Option<TargetStatus>,
+    /// The wall clock, for times in the status and the end of a grace period; nothing else rests on it.
     pub wall: Timestamp,
 }
 

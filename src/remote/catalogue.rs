@@ -19,6 +19,11 @@ impl Catalogue {
     pub fn get(&self, id: &str) -> Option<Arc<Integration>> {
         self.0.get(&id.to_ascii_lowercase()).cloned()
     }
+
+    /// The integration of this slug; of several, the one of the smallest id.
+    pub fn by_slug(&self, slug: &str) -> Option<Arc<Integration>> {
+        self.0.values().filter(|integration| integration.slug == slug).min_by(|a, b| a.id.cmp(&b.id)).cloned()
+    }
 }
 
 /// A catalogue that is kept for a while. After a failure the last one goes on serving, or none, for a tenth of that.

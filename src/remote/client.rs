@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, header};
 use secrecy::SecretString;
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 use super::{
     Clock, Config, ConfigError, TokenSource,
@@ -140,14 +141,14 @@ impl Connection {
         })))
     }
 
-    /// The base URL as it is used, whoever wrote it how: tells one service from another.
-    pub fn service(&self) -> &str {
-        self.0.base.as_str()
-    }
-
     /// The clock its moments are told by.
     pub fn clock(&self) -> Clock {
         self.0.clock
+    }
+
+    /// Which service it leads to.
+    pub fn base_url(&self) -> String {
+        self.0.base.to_string()
     }
 
     /// Whether it takes calls, and every change of that.
@@ -184,15 +185,16 @@ impl Connection {
         .into()
     }
 
-    /// Sets the whole documented body of a credential.
-    pub async fn update(&self, id: &CredentialId, fields: &Fields) -> Outcome<Row> {
+    /// Sets the whole documented body of a credential. With `credentials` (JSON text, as for [`Self::create`]) it sends
+    /// key material along, which the vendor does not document.
+    pub async fn update(&self, id: &CredentialId, fields: &Fields, credentials: Option<&SecretString>) -> Outcome<Row> {
         let operation = Operation::Update;
-        let Ok(body) = wire::update_body(fields) else {
+        let Ok(body) = wire::update_body(fields, credentials) else {
             return Outcome::NotDone(NotDone::Unsendable { operation, problem: "the fields are not JSON" });
         };
         let request = self
             .request(operation, Method::PUT, &["credential", id.as_str()])
-            .map(|request| request.header(header::CONTENT_TYPE, "application/json").body(body));
+            .map(|request| request.header(header::CONTENT_TYPE, "application/json").body(Bytes::from_owner(body)));
         self.call(operation, request, |body| {
             let row = wire::row(body)?;
             if row.id == *id { Ok(row) } else { Err(Unreadable::AnotherCredential) }
@@ -308,7 +310,7 @@ impl Connection {
         operation: Operation,
         request: RequestBuilder,
         began: Tick,
-    ) -> Result<(u16, Vec<u8>), Failure> {
+    ) -> Result<(u16, Zeroizing<Vec<u8>>), Failure> {
         let mut response = request.send().await.map_err(|error| match ConnectFailure::of(&error) {
             Some(failure) => Failure::NotDone(NotDone::Unreachable { operation, at: Arc::clone(&self.0.at), failure }),
             None => self.unknown(operation, Lost::Disconnected),
@@ -320,9 +322,10 @@ impl Connection {
             Operation::Create | Operation::Update => OBJECT_LIMIT,
             Operation::List | Operation::Catalogue => LISTING_LIMIT,
             // The status code was all it was about.
-            Operation::Probe => return Ok((status, Vec::new())),
+            Operation::Probe => return Ok((status, Zeroizing::default())),
         };
-        let mut body = Vec::new();
+        // It may echo what was sent.
+        let mut body = Zeroizing::new(Vec::new());
         while let Some(chunk) = response.chunk().await.map_err(|_| self.unknown(operation, Lost::Disconnected))? {
             if body.len() + chunk.len() > limit {
                 let problem = Unreadable::TooLong { limit };

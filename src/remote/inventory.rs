@@ -11,11 +11,43 @@ use std::{
 use super::{Connection, Listed, Outcome};
 use crate::api::{CredentialId, ListingFacts, ListingKey, Row, Seen, Tick, marker_tag};
 
+/// What a listing showed, for the one who judges it.
+pub struct Reading<'a> {
+    /// Which listing.
+    pub key: &'a ListingKey,
+    /// Every row of it could be read.
+    pub complete: bool,
+    rows: &'a HashMap<CredentialId, Seen>,
+    by_tag: &'a HashMap<String, Vec<CredentialId>>,
+}
+
+impl Reading<'_> {
+    /// Whether it shows this credential, or an answer since has.
+    pub fn shows(&self, id: &CredentialId) -> bool {
+        self.rows.contains_key(id)
+    }
+
+    /// The credentials whose name ends with any marker.
+    pub fn marked(&self) -> impl Iterator<Item = &CredentialId> {
+        self.by_tag.values().flatten()
+    }
+}
+
+/// Judges every listing that is read, before anybody acts on it: true when it is not to be believed.
+pub type Judge = Box<dyn Fn(&Reading<'_>) -> bool + Send + Sync>;
+
 /// The credentials of a connection, by listing.
-#[derive(Default)]
 pub struct Inventory {
     shelves: Mutex<HashMap<ListingKey, Arc<Shelf>>>,
     shows_inactive: AtomicBool,
+    judge: Judge,
+}
+
+/// Every listing is believed.
+impl Default for Inventory {
+    fn default() -> Self {
+        Self::new(Box::new(|_| false))
+    }
 }
 
 /// One listing.
@@ -42,6 +74,11 @@ struct Known {
 }
 
 impl Inventory {
+    /// Nothing is known yet.
+    pub fn new(judge: Judge) -> Self {
+        Self { shelves: Mutex::default(), shows_inactive: AtomicBool::new(false), judge }
+    }
+
     /// Makes sure of a listing that began strictly after a moment. Who asks at the same time shares one.
     pub async fn look(&self, connection: &Connection, key: &ListingKey, began_after: Tick) -> Outcome<()> {
         let shelf = self.shelf(key);
@@ -67,7 +104,7 @@ impl Inventory {
             if listed.rows.iter().any(|row| !row.fields.active) {
                 self.shows_inactive.store(true, Ordering::Relaxed);
             }
-            shelf.known().replace(listed, began_at, self.shows_inactive());
+            shelf.known().replace(key, listed, began_at, self.shows_inactive(), &self.judge);
         });
         let failed = !matches!(outcome, Outcome::Done(()));
         *flight = failed.then(|| Failed { began: began_at, ended: clock.now(), outcome: outcome.clone() });
@@ -113,13 +150,6 @@ impl Inventory {
         known.pick(known.by_name.get(name))
     }
 
-    /// The credentials whose name ends with any marker.
-    pub fn marked(&self, key: &ListingKey) -> Vec<Seen> {
-        let shelf = self.shelf(key);
-        let known = shelf.known();
-        known.by_tag.values().flat_map(|ids| known.pick(Some(ids))).collect()
-    }
-
     fn shelf(&self, key: &ListingKey) -> Arc<Shelf> {
         let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(shelf) = shelves.get(key) {
@@ -138,9 +168,9 @@ impl Shelf {
 impl Known {
     /// A listing takes the place of what was known, but for what it may have missed: answers that came after it began,
     /// and inactive credentials while it is not known that listings show such.
-    fn replace(&mut self, listed: Listed, began_at: Tick, shows_inactive: bool) {
+    fn replace(&mut self, key: &ListingKey, listed: Listed, began_at: Tick, shows_inactive: bool, judge: &Judge) {
         let before = std::mem::take(self);
-        self.facts = Some(ListingFacts { began_at, complete: listed.complete });
+        let complete = listed.complete;
         for row in listed.rows {
             self.put(Seen { row, at: began_at });
         }
@@ -151,6 +181,8 @@ impl Known {
                 self.put(seen);
             }
         }
+        let suspect = judge(&Reading { key, complete, rows: &self.rows, by_tag: &self.by_tag });
+        self.facts = Some(ListingFacts { began_at, complete, suspect });
     }
 
     fn put(&mut self, seen: Seen) {
@@ -205,6 +237,32 @@ mod tests {
         Row { id: id.into(), fields, virtual_key: None, integration: None }
     }
 
+    fn key() -> ListingKey {
+        ListingKey { unity_id: "u".into(), kind: CredentialType::Llm }
+    }
+
+    fn believed() -> Judge {
+        Box::new(|_| false)
+    }
+
+    #[test]
+    fn a_listing_is_judged_by_what_it_shows_and_what_is_known_since() {
+        let judge: Judge = Box::new(|reading| {
+            assert_eq!(reading.marked().count(), 1);
+            !(reading.shows(&"learnt".into()) && reading.shows(&"listed".into())) || reading.shows(&"old".into())
+        });
+        let mut known = Known::default();
+        known.put(Seen { row: row("learnt", &marked_name("n", "0f8fad5b-12345678"), false), at: Tick(11) });
+        known.put(Seen { row: row("old", "n", true), at: Tick(9) });
+        let listed = Listed { rows: vec![row("listed", "n", true)], complete: true };
+        known.replace(&key(), listed, Tick(10), true, &judge);
+        assert!(known.facts.is_some_and(|facts| !facts.suspect));
+        let listed =
+            Listed { rows: vec![row("learnt", &marked_name("n", "0f8fad5b-12345678"), false)], complete: true };
+        known.replace(&key(), listed, Tick(20), true, &judge);
+        assert!(known.facts.is_some_and(|facts| facts.suspect));
+    }
+
     fn ids(known: &Known) -> Vec<String> {
         let mut ids: Vec<String> = known.rows.keys().map(ToString::to_string).collect();
         ids.sort();
@@ -224,7 +282,8 @@ mod tests {
         ] {
             let mut known = Known::default();
             known.put(Seen { row: row("own", "n", active), at: Tick(at) });
-            known.replace(Listed { rows: vec![row("other", "n", true)], complete: true }, Tick(10), shows_inactive);
+            let listed = Listed { rows: vec![row("other", "n", true)], complete: true };
+            known.replace(&key(), listed, Tick(10), shows_inactive, &believed());
             assert_eq!(ids(&known).contains(&"own".to_owned()), stays, "{active} {at} {shows_inactive}");
             assert_eq!(known.by_name["n"].len(), if stays { 2 } else { 1 });
         }
@@ -234,7 +293,8 @@ mod tests {
     fn a_listing_does_not_undo_a_later_answer() {
         let mut known = Known::default();
         known.put(Seen { row: row("c", "new", true), at: Tick(11) });
-        known.replace(Listed { rows: vec![row("c", "old", false)], complete: true }, Tick(10), true);
+        let listed = Listed { rows: vec![row("c", "old", false)], complete: true };
+        known.replace(&key(), listed, Tick(10), true, &believed());
         assert_eq!(known.rows[&"c".into()].row.fields.name, "new");
         assert!(!known.by_name.contains_key("old"));
     }
@@ -242,10 +302,10 @@ mod tests {
     #[test]
     fn a_renamed_credential_is_found_under_its_new_name_only() {
         let inventory = Inventory::default();
-        let key = ListingKey { unity_id: "u".into(), kind: CredentialType::Llm };
+        let key = key();
         let tag = "0f8fad5b-12345678";
         inventory.learn(&key, row("c", &marked_name("n", tag), false), Tick(1));
-        assert_eq!((inventory.tagged(&key, tag).len(), inventory.marked(&key).len()), (1, 1));
+        assert_eq!((inventory.tagged(&key, tag).len(), inventory.named(&key, "n").len()), (1, 0));
         inventory.learn(&key, row("c", "n", true), Tick(2));
         assert_eq!((inventory.tagged(&key, tag).len(), inventory.named(&key, "n").len()), (0, 1));
         inventory.forget(&key, &"c".into());

@@ -27,6 +27,6 @@ use config::host_and_port;
 pub use config::{Config, ConfigError};
 pub use connect::ConnectFailure;
 pub use gate::State;
-pub use inventory::Inventory;
+pub use inventory::{Inventory, Judge, Reading};
 pub use outcome::{Lost, NotDone, Outcome, Refusal, Unknown, Unreadable};
 pub use token::{TokenError, TokenSource};

@@ -36,15 +36,6 @@ impl<T> Outcome<T> {
             Self::NotDone(_) | Self::Unknown(_) => None,
         }
     }
-
-    /// The outcome in a word, for metrics: a fixed set.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::Done(_) => "done",
-            Self::NotDone(why) => why.label(),
-            Self::Unknown(why) => why.lost.label(),
-        }
-    }
 }
 
 /// Why a call certainly had no effect.

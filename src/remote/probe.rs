@@ -102,10 +102,17 @@ impl Connection {
     }
 
     async fn ask(&self) -> Verdict {
-        match (verdict(&self.probe(None).await), self.0.prober.readable()) {
-            // The integrations may be forbidden to a token that may do all else.
-            (Verdict::Refused(Refusal::Forbidden), Some(key)) => verdict(&self.probe(Some(&key)).await),
-            (verdict, _) => verdict,
+        let answer = self.probe(None).await;
+        // The integrations may be forbidden to a token that may do all else; and where that endpoint does not exist,
+        // the answer may come before anybody looks at the token.
+        let says_little = match &answer {
+            Err(Failure::NotDone(NotDone::Forbidden { status, .. })) => *status == 403,
+            Err(Failure::NotDone(NotDone::Rejected { .. })) => true,
+            _ => false,
+        };
+        match self.0.prober.readable() {
+            Some(key) if says_little => verdict(&self.probe(Some(&key)).await),
+            _ => verdict(&answer),
         }
     }
 
@@ -161,8 +168,7 @@ impl Connection {
 
 fn verdict(answer: &Result<(), Failure>) -> Verdict {
     match answer {
-        // Without that endpoint it is still the token that was accepted.
-        Ok(()) | Err(Failure::NotDone(NotDone::Rejected { .. })) => Verdict::Accepted,
+        Ok(()) => Verdict::Accepted,
         Err(Failure::NotDone(NotDone::Forbidden { status: 401, .. })) => Verdict::Refused(Refusal::Unauthorized),
         Err(Failure::NotDone(NotDone::Forbidden { .. })) => Verdict::Refused(Refusal::Forbidden),
         Err(Failure::NotDone(NotDone::Refused { refusal, .. })) => Verdict::Refused(refusal.clone()),

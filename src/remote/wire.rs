@@ -18,6 +18,8 @@ use crate::api::{CredentialId, CredentialType, Fields, FormField, Integration, R
 
 /// As the custom resource's status has it.
 const MAX_ID: usize = 253;
+/// The longest virtual key a status can hold.
+const MAX_VIRTUAL_KEY: usize = 1024;
 
 /// The documented body of a create. Never active: that is what the update is for.
 ///
@@ -46,17 +48,18 @@ pub(super) fn create_body(
         status: false,
         credentials: serde_json::from_str(text)?,
     };
-    // Large enough from the start: a buffer that grows leaves copies behind. JSON writes at most
-    // six bytes for one.
-    let names = [new.name, new.user_id, new.unity_id, new.integration_id];
-    let room = text.len() + 6 * names.map(str::len).iter().sum::<usize>() + 256;
-    let mut buffer = Zeroizing::new(Vec::with_capacity(room));
-    serde_json::to_writer(&mut *buffer, &body)?;
-    Ok(buffer)
+    write(&body, text.len(), &[new.name, new.user_id, new.unity_id, new.integration_id])
 }
 
-/// The whole documented body of an update.
-pub(super) fn update_body(fields: &Fields) -> Result<Vec<u8>, serde_json::Error> {
+/// The whole documented body of an update; with `credentials`, which the vendor does not document, key material too.
+/// The buffer is wiped when dropped.
+///
+/// # Errors
+/// The key material is not JSON.
+pub(super) fn update_body(
+    fields: &Fields,
+    credentials: Option<&SecretString>,
+) -> Result<Zeroizing<Vec<u8>>, serde_json::Error> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Body<'a> {
@@ -66,15 +69,30 @@ pub(super) fn update_body(fields: &Fields) -> Result<Vec<u8>, serde_json::Error>
         integration_id: &'a str,
         secret_id: &'a str,
         status: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        credentials: Option<&'a RawValue>,
     }
-    serde_json::to_vec(&Body {
+    let text = credentials.map(|credentials| credentials.expose_secret());
+    let body = Body {
         name: &fields.name,
         user_id: &fields.user_id,
         unity_id: &fields.unity_id,
         integration_id: &fields.integration_id,
         secret_id: fields.secret_id.as_str(),
         status: fields.active,
-    })
+        credentials: text.map(serde_json::from_str).transpose()?,
+    };
+    let names = [&fields.name, &fields.user_id, &fields.unity_id, &fields.integration_id, &fields.secret_id.0];
+    write(&body, text.map_or(0, str::len), &names.map(String::as_str))
+}
+
+/// Writes a body into a buffer that is large enough from the start: one that grows leaves copies behind. JSON writes
+/// at most six bytes for one.
+fn write(body: &impl Serialize, text: usize, names: &[&str]) -> Result<Zeroizing<Vec<u8>>, serde_json::Error> {
+    let room = text + 6 * names.iter().map(|name| name.len()).sum::<usize>() + 256;
+    let mut buffer = Zeroizing::new(Vec::with_capacity(room));
+    serde_json::to_writer(&mut *buffer, body)?;
+    Ok(buffer)
 }
 
 #[derive(Deserialize)]
@@ -95,7 +113,8 @@ struct WireRow<'a> {
 impl WireRow<'_> {
     fn into_row(self, integration: Option<Arc<Integration>>) -> Option<Row> {
         let usable = |id: &str| !id.is_empty() && id.len() <= MAX_ID;
-        (usable(&self.id) && usable(&self.secret_id)).then(|| Row {
+        let fits = self.virtual_key.as_ref().is_none_or(|key| key.len() <= MAX_VIRTUAL_KEY);
+        (usable(&self.id) && usable(&self.secret_id) && fits).then(|| Row {
             id: CredentialId(self.id),
             fields: Fields {
                 name: self.name,

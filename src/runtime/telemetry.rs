@@ -19,7 +19,9 @@ pub fn start(format: LogFormat, level: &str) -> Result<(), tracing_subscriber::f
     // A bare level is meant for the operator; libraries say less.
     let filter =
         if level.chars().all(char::is_alphabetic) { format!("warn,toolzz_operator={level}") } else { level.to_owned() };
-    let registry = tracing_subscriber::registry().with(EnvFilter::try_new(filter)?);
+    // At warn and below it logs whole answers it cannot read, and Secrets are among what it reads.
+    let filter = EnvFilter::try_new(filter)?.add_directive("kube_client::client=error".parse()?);
+    let registry = tracing_subscriber::registry().with(filter);
     let layer = fmt::layer().with_writer(std::io::stderr);
     // Failing means that somebody has started logging before; then that stays.
     let _ = match format {

@@ -73,6 +73,23 @@ impl SecretIndex {
         entry.resources.iter().cloned().collect()
     }
 
+    /// A Secret was read in this version: the watch may have shown it before anybody referred to it.
+    pub fn read(&self, namespace: &str, version: &SecretVersion) {
+        let mut state = self.state();
+        if let Some(entry) = state.secrets.get_mut(&(namespace.to_owned(), version.name.clone()))
+            && entry.version.is_none()
+        {
+            entry.version = Some(version.clone());
+        }
+    }
+
+    /// The operator itself wrote this version.
+    pub fn wrote(&self, namespace: &str, version: SecretVersion) {
+        if let Some(entry) = self.state().secrets.get_mut(&(namespace.to_owned(), version.name.clone())) {
+            entry.version = Some(version);
+        }
+    }
+
     /// A Secret is gone: the resources to wake.
     pub fn deleted(&self, secret: &ObjectMeta) -> Vec<Resource> {
         let mut state = self.state();
@@ -163,6 +180,14 @@ mod tests {
         assert_eq!(index.versions("ns", &names(&["a", "b"])), None, "b is not known");
         assert_eq!(index.applied(&secret("b", "7")), [resource("x")]);
         assert_eq!(index.versions("ns", &names(&["a", "b"])).map(|all| all.len()), Some(2));
+
+        index.set(resource("z"), names(&["c"]));
+        let version =
+            |version: &str| SecretVersion { name: "c".into(), uid: "u".into(), resource_version: version.into() };
+        index.read("ns", &version("4"));
+        assert!(index.applied(&secret("c", "4")).is_empty(), "known from reading it");
+        index.read("ns", &version("3"));
+        assert_eq!(index.versions("ns", &names(&["c"])), Some(vec![version("4")]), "the watch knows better");
 
         index.set(resource("x"), names(&["b"]));
         index.remove(&resource("y"));

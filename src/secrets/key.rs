@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroize;
 
 use super::Error;
-use crate::api::MANAGER;
+use crate::{api::MANAGER, kubernetes::timed};
 
 /// The Secret in the operator's namespace.
 const SECRET: &str = "toolzz-operator-installation-key";
@@ -39,14 +39,14 @@ impl InstallationKey {
     pub async fn load_or_create(client: &Client, namespace: &str) -> Result<Self, Error> {
         let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
         let failed = |verb| move |error: kube::Error| Error::kubernetes(&error, verb, namespace, SECRET);
-        if let Some(secret) = api.get_opt(SECRET).await.map_err(failed("get"))? {
+        if let Some(secret) = timed(api.get_opt(SECRET)).await.map_err(failed("get"))? {
             return Self::from_secret(secret);
         }
         let mut bytes = vec![0; BYTES];
         rand::rngs::SysRng
             .try_fill_bytes(&mut bytes)
             .map_err(|_| Error::Kubernetes { secret: SECRET.to_owned(), problem: "no random numbers".to_owned() })?;
-        let secret = Secret {
+        let mut secret = Secret {
             metadata: ObjectMeta {
                 name: Some(SECRET.to_owned()),
                 labels: Some([("app.kubernetes.io/managed-by".to_owned(), MANAGER.to_owned())].into()),
@@ -57,11 +57,13 @@ impl InstallationKey {
             type_: Some("Opaque".to_owned()),
             ..Secret::default()
         };
-        match api.create(&PostParams::default(), &secret).await {
+        let created = timed(api.create(&PostParams::default(), &secret)).await;
+        secret.data.iter_mut().flat_map(|data| data.values_mut()).for_each(|value| value.0.zeroize());
+        match created {
             Ok(secret) => Self::from_secret(secret),
             // Another operator was faster.
             Err(kube::Error::Api(answer)) if answer.code == 409 => {
-                Self::from_secret(api.get(SECRET).await.map_err(failed("get"))?)
+                Self::from_secret(timed(api.get(SECRET)).await.map_err(failed("get"))?)
             }
             Err(error) => Err(failed("create")(error)),
         }
@@ -109,13 +111,6 @@ pub(super) fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
-}
-
-/// Wipes what is left of a Secret after its values were taken.
-pub(super) fn wipe(secret: Secret) {
-    for (_, mut value) in secret.data.into_iter().flatten() {
-        value.0.zeroize();
-    }
 }
 
 #[cfg(test)]

@@ -7,11 +7,27 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use secrecy::SecretString;
 
-use super::{Error, Material, key::wipe};
-use crate::api::{CredentialSource, SecretVersion};
+use zeroize::Zeroize;
+
+use super::{Error, Material};
+use crate::{
+    api::{CredentialSource, SecretVersion},
+    kubernetes::timed,
+};
 
 /// The longest value that is sent, in bytes. No provider's key is near it; a Secret of 1 MiB is a mistake.
 const LONGEST: usize = 64 * 1024;
+
+/// A Secret whose values are wiped when it goes, also when another one cannot be read.
+struct Wiped(Secret);
+
+impl Drop for Wiped {
+    fn drop(&mut self) {
+        for value in self.0.data.iter_mut().flat_map(|data| data.values_mut()) {
+            value.0.zeroize();
+        }
+    }
+}
 
 /// Reads the values a spec refers to, each Secret once, from the resource's own namespace and no other.
 ///
@@ -28,12 +44,13 @@ pub async fn read(
     for (field, source) in paths(credentials) {
         referred.entry(&source.secret_key_ref.name).or_insert(field);
     }
-    let secrets: BTreeMap<&str, Secret> = try_join_all(referred.iter().map(|(name, field)| {
+    let secrets: BTreeMap<&str, Wiped> = try_join_all(referred.iter().map(|(name, field)| {
         let api = &api;
         async move {
-            let secret = api.get_opt(name).await.map_err(|error| Error::kubernetes(&error, "get", namespace, name))?;
+            let secret =
+                timed(api.get_opt(name)).await.map_err(|error| Error::kubernetes(&error, "get", namespace, name))?;
             let missing = || Error::SecretNotFound { field: field.clone(), secret: (*name).to_owned() };
-            secret.map(|secret| (*name, secret)).ok_or_else(missing)
+            secret.map(|secret| (*name, Wiped(secret))).ok_or_else(missing)
         }
     }))
     .await?
@@ -44,13 +61,11 @@ pub async fn read(
         .iter()
         .map(|(name, secret)| SecretVersion {
             name: (*name).to_owned(),
-            uid: secret.metadata.uid.clone().unwrap_or_default(),
-            resource_version: secret.metadata.resource_version.clone().unwrap_or_default(),
+            uid: secret.0.metadata.uid.clone().unwrap_or_default(),
+            resource_version: secret.0.metadata.resource_version.clone().unwrap_or_default(),
         })
         .collect();
-    let material = pick(credentials, &secrets);
-    secrets.into_values().for_each(wipe);
-    Ok((material?, versions))
+    Ok((pick(credentials, &secrets)?, versions))
 }
 
 /// Every reference with its path in the spec.
@@ -62,7 +77,7 @@ fn paths(credentials: &[BTreeMap<String, CredentialSource>]) -> impl Iterator<It
 
 fn pick(
     credentials: &[BTreeMap<String, CredentialSource>],
-    secrets: &BTreeMap<&str, Secret>,
+    secrets: &BTreeMap<&str, Wiped>,
 ) -> Result<Material, Error> {
     let mut items: Vec<BTreeMap<String, SecretString>> = Vec::with_capacity(credentials.len());
     for (item, fields) in credentials.iter().enumerate() {
@@ -70,7 +85,7 @@ fn pick(
         for (field, source) in fields {
             let (secret, key) = (source.secret_key_ref.name.clone(), source.secret_key_ref.key.clone());
             let path = format!("spec.credentials[{item}].{field}");
-            let value = secrets.get(secret.as_str()).and_then(|secret| secret.data.as_ref()?.get(&key));
+            let value = secrets.get(secret.as_str()).and_then(|secret| secret.0.data.as_ref()?.get(&key));
             let Some(value) = value else { return Err(Error::KeyMissing { field: path, secret, key }) };
             let bad =
                 |problem| Error::BadValue { field: path.clone(), secret: secret.clone(), key: key.clone(), problem };
@@ -99,7 +114,7 @@ mod tests {
         let reference = SecretKeyRef { name: "openai".into(), key: key.into() };
         let credentials = [[("api_key".to_owned(), CredentialSource { secret_key_ref: reference })].into()];
         let secret = Secret { data: Some([("k".to_owned(), ByteString(value.to_vec()))].into()), ..Secret::default() };
-        pick(&credentials, &[("openai", secret)].into())
+        pick(&credentials, &[("openai", Wiped(secret))].into())
     }
 
     #[test]

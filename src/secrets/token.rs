@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use zeroize::Zeroize;
 
 use super::Error;
-use crate::api::SecretKeyRef;
+use crate::{api::SecretKeyRef, kubernetes::timed};
 
 /// Where the reference stands.
 const FIELD: &str = "spec.tokenSecretRef";
@@ -18,7 +18,7 @@ const FIELD: &str = "spec.tokenSecretRef";
 pub async fn read_token(client: &Client, namespace: &str, reference: &SecretKeyRef) -> Result<SecretString, Error> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let SecretKeyRef { name, key } = reference;
-    let secret = api.get_opt(name).await.map_err(|error| Error::kubernetes(&error, "get", namespace, name))?;
+    let secret = timed(api.get_opt(name)).await.map_err(|error| Error::kubernetes(&error, "get", namespace, name))?;
     let (field, secret_name) = (FIELD.to_owned(), name.clone());
     let Some(mut secret) = secret else {
         return Err(Error::SecretNotFound { field, secret: secret_name });

@@ -21,17 +21,24 @@ async fn a_wrong_manifest_is_refused_with_the_field_named() {
         ("credentials", json!([{"api_key": {}}]), "secretKeyRef"),
         ("credentials", json!([{"api_key": {"secretKeyRef": {"name": "Not A Name", "key": "key"}}}]), "should match"),
         ("deletionPolicy", json!("Delete"), "Unsupported value"),
-        ("onConflict", json!("Adopt"), "not supported by this version"),
-        ("rotation", json!({"strategy": "Replace"}), "only Repoint"),
+        ("onConflict", json!("Take"), "Unsupported value"),
+        ("rotation", json!({"strategy": "Copy"}), "Unsupported value"),
         ("rotation", json!({"gracePeriod": "10m"}), "Replace strategy"),
-        ("suspend", json!(true), "not supported by this version"),
-        ("externalId", json!("x"), "not supported by this version"),
-        ("connectionRef", json!({"kind": "ToolzzConnection", "name": "x"}), "not supported by this version"),
-        ("target", json!({"kind": "Secret", "name": "x"}), "not supported by this version"),
+        ("rotation", json!({"strategy": "Replace", "gracePeriod": "soon"}), "should match"),
+        ("rotation", json!({"strategy": "Replace", "gracePeriod": "9000h"}), "at most 8760h"),
+        ("target", json!({"kind": "Deployment", "name": "x"}), "Unsupported value"),
+        ("target", json!({"kind": "Secret", "name": "Not A Name"}), "should match"),
+        ("target", json!({"kind": "Secret", "name": "wrong"}), "must not be a Secret that the key material comes from"),
+        ("target", json!({"kind": "Secret", "name": "x", "keys": {}}), "at least one"),
+        ("target", json!({"kind": "Secret", "name": "x", "keys": {"id": "a", "virtualKey": "a"}}), "all be different"),
+        ("integrationId", Value::Null, "exactly one of"),
     ];
     for (field, value, says) in cases {
         let mut manifest = lab.manifest("wrong");
         manifest["spec"][field] = value.clone();
+        if value.is_null() {
+            manifest["spec"].as_object_mut().unwrap().remove(field);
+        }
         let api: kube::Api<kube::core::DynamicObject> = kube::Api::namespaced_with(
             lab.client.clone(),
             &lab.namespace,

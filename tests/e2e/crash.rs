@@ -114,10 +114,10 @@ async fn fifty_resources_survive_kills_and_lost_answers() {
         lab.credential(name).await;
     }
     for kills in 1..=6 {
-        // Not a moment chosen: whenever so many more calls have come in.
-        let calls = 8 * kills;
+        // Over the whole of the work, of a hundred calls at least.
+        let calls = 15 * kills;
         let enough = lab.simulator.until(move |state| state.journal().count() >= calls);
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(10), enough).await;
+        tokio::time::timeout(std::time::Duration::from_secs(60), enough).await.expect("it goes on working");
         lab.kill_operator();
         lab.start_operator();
     }
@@ -128,9 +128,16 @@ async fn fifty_resources_survive_kills_and_lost_answers() {
         recorded.insert(status.id.unwrap().to_string());
     }
     assert_eq!(recorded.len(), names.len());
-    let strays = lab.simulator.credentials().into_iter().filter(|one| !recorded.contains(&one.id.to_string()));
-    for stray in strays {
+    let all = lab.simulator.credentials();
+    let strays: Vec<_> = all.into_iter().filter(|one| !recorded.contains(&one.id.to_string())).collect();
+    for stray in &strays {
         assert!(toolzz_simulator::is_marked(&stray.row.name) && !stray.was_ever_active(), "{}", stray.row.name);
     }
+    // A look, and they are counted.
+    lab.simulator.clear_faults();
+    lab.annotate("c00", "toolzz.com.br/reconcile-requested-at", "now").await;
+    lab.until("c00", "looked at", |object| object.status.as_ref().unwrap().last_handled_reconcile_at.is_some()).await;
+    let (_, metrics) = lab.operator.as_ref().unwrap().get("/metrics");
+    assert!(metrics.contains(&format!("toolzz_operator_stray_credentials {}\n", strays.len())), "{metrics}");
     lab.assert_no_leak().await;
 }

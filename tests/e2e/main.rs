@@ -2,8 +2,13 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod admission;
+mod adoption;
+mod asking;
 mod chart;
 mod crash;
 mod failures;
 mod lifecycle;
+mod losses;
+mod rotation;
 mod support;
+mod targets;

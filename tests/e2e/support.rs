@@ -147,6 +147,35 @@ impl Lab {
         self.api().patch(name, &PatchParams::default(), &Patch::Merge(json!({ "spec": spec }))).await.unwrap();
     }
 
+    /// What a user says with `kubectl annotate`.
+    pub async fn annotate(&self, name: &str, annotation: &str, value: &str) {
+        let patch = json!({"metadata": {"annotations": {annotation: value}}});
+        self.api().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    /// A credential of this name with these fields of the spec changed, and its Secret.
+    pub async fn credential_with(&self, name: &str, spec: Value) {
+        self.secret(name, &[("key", &format!("{CANARY}-{name}"))]).await;
+        let mut manifest = self.manifest(name);
+        for (field, value) in spec.as_object().unwrap() {
+            manifest["spec"][field] = value.clone();
+        }
+        self.create(serde_json::from_value(manifest).unwrap()).await.unwrap();
+    }
+
+    /// New key material for the credential of this name.
+    pub async fn rotate(&self, name: &str, material: &str) {
+        self.secret(name, &[("key", &format!("{CANARY}-{material}"))]).await;
+    }
+
+    /// What an active credential of this name holds at Toolzz, one entry each.
+    pub fn materials(&self, name: &str) -> Vec<String> {
+        let material =
+            |secret_id| self.simulator.material_of(secret_id).unwrap()[0]["api_key"].as_str().unwrap().to_owned();
+        let active = self.simulator.active_named(name);
+        active.iter().map(|one| material(one.row.secret_id).replace(&format!("{CANARY}-"), "")).collect()
+    }
+
     pub async fn delete(&self, name: &str) {
         self.api().delete(name, &DeleteParams::default()).await.unwrap();
     }

@@ -55,7 +55,7 @@ async fn an_update_sets_the_whole_row() {
     let connection = connect(&simulator);
     let (first, second) = (done(create(&connection, "a").await), done(create(&connection, "b").await));
     let wanted = fields("renamed", second.fields.secret_id, true);
-    let row = done(connection.update(&first.id, &wanted).await);
+    let row = done(connection.update(&first.id, &wanted, None).await);
     assert_eq!((row.fields, row.id, row.virtual_key), (wanted, first.id, first.virtual_key));
 }
 
@@ -122,7 +122,7 @@ async fn whatever_becomes_of_an_update_or_a_listing_is_told_too() {
         for operation in [toolzz_simulator::Operation::Update, toolzz_simulator::Operation::List] {
             simulator.fault(operation, Times::Always, fault.clone());
         }
-        let update = connection.update(&row.id, &fields("n", row.fields.secret_id, true)).await;
+        let update = connection.update(&row.id, &fields("n", row.fields.secret_id, true), None).await;
         assert_eq!(found(update), expected, "{fault:?}");
         assert_eq!(found(connection.list(&key()).await), expected, "{fault:?}");
         assert!(simulator.puts() <= 1 && simulator.lists() <= 1, "sent again: {fault:?}");
@@ -164,7 +164,7 @@ async fn an_answer_about_another_credential_is_none() {
     }
     let expected = || unreadable(200, Unreadable::AnotherCredential);
     assert_eq!(found(create(&connection, "n").await), expected());
-    assert_eq!(found(connection.update(&row.id, &row.fields).await), expected());
+    assert_eq!(found(connection.update(&row.id, &row.fields, None).await), expected());
     assert_eq!(done(create(&connection, "m").await).id.as_str(), "other", "the same answer, to who asked for it");
 }
 
@@ -208,13 +208,13 @@ async fn an_id_cannot_change_the_path() {
     for (id, last) in
         [("../x", "..%2Fx"), ("a/b", "a%2Fb"), ("a?b#c", "a%3Fb%23c"), ("%2e%2e", "%252e%252e"), ("...", "...")]
     {
-        let _ = connection.update(&CredentialId::from(id), &wanted).await;
+        let _ = connection.update(&CredentialId::from(id), &wanted, None).await;
         let entry = simulator.journal().pop().unwrap();
         assert_eq!((entry.method.as_str(), entry.path), ("PUT", format!("/api/v1/credential/{last}")));
     }
     let before = simulator.journal().len();
     for id in ["", ".", ".."] {
-        let outcome = connection.update(&CredentialId::from(id), &wanted).await;
+        let outcome = connection.update(&CredentialId::from(id), &wanted, None).await;
         assert!(matches!(outcome, Outcome::NotDone(NotDone::Unsendable { .. })), "{outcome:?}");
         let mut key = key();
         key.unity_id = id.to_owned();
@@ -230,7 +230,7 @@ async fn an_update_of_what_is_not_there_says_so() {
     let connection = connect(&simulator);
     let row = done(create(&connection, "n").await);
     simulator.remove(row.id.as_str().parse().unwrap());
-    let outcome = connection.update(&row.id, &row.fields).await;
+    let outcome = connection.update(&row.id, &row.fields, None).await;
     assert_eq!(outcome, Outcome::NotDone(NotDone::Gone { operation: Operation::Update }));
 }
 

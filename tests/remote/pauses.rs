@@ -17,7 +17,7 @@ async fn assert_paused(connection: &Connection, simulator: &Simulator, expected:
     let row = "0b8e0000-0000-4000-8000-000000000009".into();
     let outcomes = [
         create(connection, "n").await.map(|_| ()),
-        connection.update(&row, &fields("n", "s".into(), true)).await.map(|_| ()),
+        connection.update(&row, &fields("n", "s".into(), true), None).await.map(|_| ()),
         connection.list(&key()).await.map(|_| ()),
     ];
     for outcome in outcomes {

@@ -45,7 +45,7 @@ async fn no_outcome_repeats_what_came_back() {
             simulator.fault(operation, Times::Always, says(status));
         }
         check(create(&connection, "n").await);
-        check(connection.update(&row.id, &row.fields).await);
+        check(connection.update(&row.id, &row.fields, None).await);
         check(connection.list(&key()).await);
     }
 }

@@ -9,10 +9,11 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Connections, Link, build::Problem, object::Object};
+use super::{Link, Links, build::Problem, object::Object};
 use crate::{
     api::{Class, Conditions, ConnectionKey, ConnectionStatus, Reason, condition},
-    controller::{context::lock, effects::brief},
+    controller::context::lock,
+    kubernetes::brief,
     plan::Happening,
     remote::Refusal,
 };
@@ -34,7 +35,7 @@ struct Finding {
     message: String,
 }
 
-impl Connections {
+impl Links {
     /// Asks a connection that nobody uses, or that fails, and keeps its status. Ends with its entry.
     pub(super) async fn tend(self: Arc<Self>, key: ConnectionKey, changed: Arc<Notify>) {
         let mut written: Option<Instant> = None;
@@ -99,7 +100,7 @@ impl Connections {
         finding: &Finding,
     ) -> bool {
         let patch = json!({ "metadata": { "uid": object.meta().uid }, "status": wished });
-        match object.patch_status(&self.client, patch).await {
+        match object.patch_status(&self.shared.client, patch).await {
             Ok(written) => {
                 let mut state = lock(&self.state);
                 // What the watch showed meanwhile may be newer in its spec.
@@ -113,7 +114,7 @@ impl Connections {
                 let bad = finding.reason.class() != Class::Good;
                 if bad && was.is_none_or(|was| was.reason != finding.reason.as_str()) {
                     let happening = Happening { reason: finding.reason, note: finding.message.clone() };
-                    object.tell(&self.events, &happening);
+                    object.tell(&self.shared.events, &happening);
                 }
                 true
             }
@@ -167,7 +168,7 @@ fn status(finding: &Finding, before: &ConnectionStatus, generation: Option<i64>,
         .with("Reachable", finding.reachable, reachable.0, reachable.1)
         .with("Authorized", finding.authorized, authorized.0, authorized.1);
     let conditions = match reason.class() {
-        Class::Good => conditions,
+        Class::Good | Class::Paused => conditions,
         Class::Waiting => conditions.with("Reconciling", Some(true), reason, message.clone()),
         Class::Stalled => conditions.with("Stalled", Some(true), reason, message.clone()),
     };

@@ -4,11 +4,11 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{Connections, Counting, Link, link::Health, object::Object, watch::Work};
+use super::{Counting, Link, Links, link::Health, object::Object, watch::Work};
 use crate::{
     api::{Account, ConnectionKey, Reason},
     controller::context::lock,
-    remote::{Addresses, Config, ConfigError, Connection, Inventory, TokenSource},
+    remote::{Addresses, Config, ConfigError, Connection, TokenSource},
     secrets,
 };
 
@@ -37,7 +37,7 @@ impl Recipe {
     }
 }
 
-impl Connections {
+impl Links {
     /// Reads a connection's token, and makes a new link of it where anything changed.
     pub(super) async fn refresh(self: &Arc<Self>, key: &ConnectionKey) {
         let Some(object) = lock(&self.state).entries.get(key).map(|entry| entry.object.clone()) else { return };
@@ -46,7 +46,7 @@ impl Connections {
         let namespace = key.namespace.as_deref().unwrap_or(&self.terms.operator_namespace);
         let made = match object.grant().transpose() {
             Err(message) => Err(Problem { reason: Reason::InvalidSpec, message }),
-            Ok(grant) => match secrets::read_token(&self.client, namespace, &account.token_secret_ref).await {
+            Ok(grant) => match secrets::read_token(&self.shared.client, namespace, &account.token_secret_ref).await {
                 Ok(token) => {
                     Ok(Recipe { account: account.clone(), token, may_adopt: grant.is_none_or(|grant| grant.may_adopt) })
                 }
@@ -102,7 +102,7 @@ impl Connections {
         match &link {
             Ok(link) => {
                 tracing::info!(connection = %key, "the connection is made");
-                self.watch_state(link);
+                self.watch_state(key, link);
             }
             Err(problem) => {
                 tracing::warn!(connection = %key, reason = %problem.reason, message = problem.message, "the connection cannot be used");
@@ -115,7 +115,7 @@ impl Connections {
             let Some(entry) = entry else { return };
             (entry.link, entry.recipe) = (link, made.ok());
         }
-        self.metrics.connection_gone(&key.to_string());
+        self.shared.metrics.connection_gone(&key.to_string());
         self.wake(key);
         lock(&self.state).tell(key);
     }
@@ -124,18 +124,12 @@ impl Connections {
         let invalid = |message| Problem { reason: Reason::InvalidSpec, message };
         let config = self.config(key, &recipe.account).map_err(|error| invalid(format!("spec.url: {error}")))?;
         let token = TokenSource::fixed(recipe.token.clone());
-        let observer = Counting::new(Arc::clone(&self.metrics), key.clone(), Arc::clone(&health));
-        let connection = Connection::new(config, token, self.clock, Arc::new(observer)).map_err(|error| {
+        let observer = Counting::new(Arc::clone(&self.shared.metrics), key.clone(), Arc::clone(&health));
+        let connection = Connection::new(config, token, self.shared.clock, Arc::new(observer)).map_err(|error| {
             let field = if matches!(error, ConfigError::BadCaBundle) { "spec.caBundle" } else { "spec.url" };
             invalid(format!("{field}: {error}"))
         })?;
-        Ok(Arc::new(Link {
-            key: key.clone(),
-            connection,
-            inventory: Inventory::default(),
-            may_adopt: recipe.may_adopt,
-            health,
-        }))
+        Ok(Link::new(key.clone(), connection, recipe.may_adopt, health, &self.shared))
     }
 
     /// What the flags say, for this account.

@@ -12,7 +12,7 @@ use kube::{
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::{
-    Connections, Entry, Task,
+    Entry, Links, Task,
     build::Problem,
     grant::Grant,
     object::{Kind, Object},
@@ -33,7 +33,7 @@ pub(in crate::controller) enum Work {
 /// Where the work comes from.
 pub(in crate::controller) type Queue = mpsc::UnboundedReceiver<Work>;
 
-impl Connections {
+impl Links {
     /// Follows the connection objects of these scopes (a namespace, or all). What is returned turns true when every
     /// one that was there at the start is made, or known not to work.
     pub fn follow(self: &Arc<Self>, scopes: &[Option<String>], mut queue: Queue) -> watch::Receiver<bool> {
@@ -52,11 +52,11 @@ impl Connections {
             tasks.push(tokio::spawn(Arc::clone(self).namespaces(number())));
         }
         let (tell, told) = watch::channel(false);
-        let connections = Arc::clone(self);
+        let links = Arc::clone(self);
         tasks.push(tokio::spawn(async move {
             while let Some(work) = queue.recv().await {
                 match work {
-                    Work::Refresh(key) => connections.refresh(&key).await,
+                    Work::Refresh(key) => links.refresh(&key).await,
                     Work::Listed(number) => {
                         awaited.remove(&number);
                         if awaited.is_empty() {
@@ -71,7 +71,7 @@ impl Connections {
     }
 
     async fn objects<K: Kind>(self: Arc<Self>, scope: Option<String>, number: usize) {
-        let api = K::api(&self.client, scope.as_deref());
+        let api = K::api(&self.shared.client, scope.as_deref());
         let stream = watcher(api, watcher::Config::default().page_size(PAGE)).default_backoff();
         let mut stream = stream.modify(|object| object.meta_mut().managed_fields = None).boxed();
         let mut listed = HashSet::new();
@@ -159,12 +159,12 @@ impl Connections {
             state.entries.remove(key);
             state.forget_token(key);
         }
-        self.metrics.connection_gone(&key.to_string());
+        self.shared.metrics.connection_gone(&key.to_string());
         self.wake(key);
     }
 
     async fn namespaces(self: Arc<Self>, number: usize) {
-        let api: Api<PartialObjectMeta<Namespace>> = Api::all(self.client.clone());
+        let api: Api<PartialObjectMeta<Namespace>> = Api::all(self.shared.client.clone());
         let mut stream = watcher(api, watcher::Config::default().page_size(PAGE)).default_backoff().boxed();
         let mut listed = HashSet::new();
         while let Some(event) = stream.next().await {
@@ -215,7 +215,7 @@ impl Connections {
     }
 }
 
-impl super::State {
+impl super::Known {
     fn forget_token(&mut self, key: &ConnectionKey) {
         self.tokens.retain(|_, keys| {
             keys.remove(key);

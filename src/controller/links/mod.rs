@@ -17,7 +17,6 @@ mod watch;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use futures::{Stream, StreamExt as _};
@@ -25,17 +24,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Client, Resource, runtime::reflector::ObjectRef};
 use tokio::sync::{Notify, mpsc};
 
-use super::{context::lock, events::Events};
+use super::{claims::Claims, context::lock, events::Events};
 use crate::{
     api::{ConnectionKey, Reason, ToolzzCredential},
-    plan::Trouble,
-    remote::{Clock, Config, Connection, Inventory},
+    remote::{Clock, Config, Connection, State},
     runtime::Metrics,
 };
 use build::{Problem, Recipe};
 use grant::{Denial, Grant};
 pub use link::Counting;
-pub(crate) use link::Link;
+pub(super) use link::Link;
 use object::{Object, denied};
 
 type User = ObjectRef<ToolzzCredential>;
@@ -50,27 +48,31 @@ pub struct Terms {
     pub scoped: bool,
     /// Where the token Secrets of the cluster's connections are.
     pub operator_namespace: String,
-    /// For how long a resource whose connection cannot be used rests when nothing wakes it.
-    pub resync_interval: Duration,
 }
 
-/// The connections.
-pub(super) struct Connections {
-    client: Client,
-    clock: Clock,
-    metrics: Arc<Metrics>,
-    events: Events,
+/// What the connections share with everybody else.
+pub(super) struct Shared {
+    pub client: Client,
+    pub clock: Clock,
+    pub claims: Arc<Claims>,
+    pub metrics: Arc<Metrics>,
+    pub events: Events,
+}
+
+/// The connections there are.
+pub(super) struct Links {
+    shared: Shared,
     terms: Terms,
     /// Made by the flags; gives way to an object of its name.
     default: Option<Arc<Link>>,
-    state: Mutex<State>,
+    state: Mutex<Known>,
     wakers: Mutex<Vec<(Option<String>, mpsc::UnboundedSender<User>)>>,
     work: mpsc::UnboundedSender<watch::Work>,
     tasks: Mutex<Vec<Task>>,
 }
 
 #[derive(Default)]
-struct State {
+struct Known {
     entries: HashMap<ConnectionKey, Entry>,
     users: HashMap<ConnectionKey, HashSet<User>>,
     by_user: HashMap<User, ConnectionKey>,
@@ -103,31 +105,15 @@ impl Drop for Task {
     }
 }
 
-impl Connections {
+impl Links {
     /// The connections, with the one of the flags only; [`Self::follow`] finds the others.
-    pub fn new(
-        client: Client,
-        clock: Clock,
-        metrics: Arc<Metrics>,
-        events: Events,
-        terms: Terms,
-        default: Option<Connection>,
-    ) -> (Arc<Self>, watch::Queue) {
+    pub fn new(shared: Shared, terms: Terms, default: Option<Connection>) -> (Arc<Self>, watch::Queue) {
         let (work, queue) = mpsc::unbounded_channel();
-        let default = default.map(|connection| {
-            Arc::new(Link {
-                key: ConnectionKey::default_of_cluster(),
-                connection,
-                inventory: Inventory::default(),
-                may_adopt: true,
-                health: Arc::new(link::Health::new(Arc::default())),
-            })
-        });
-        let connections = Arc::new(Self {
-            client,
-            clock,
-            metrics,
-            events,
+        let health = || Arc::new(link::Health::new(Arc::default()));
+        let default = default
+            .map(|connection| Link::new(ConnectionKey::default_of_cluster(), connection, true, health(), &shared));
+        let links = Arc::new(Self {
+            shared,
             terms,
             default,
             state: Mutex::default(),
@@ -135,10 +121,10 @@ impl Connections {
             work,
             tasks: Mutex::default(),
         });
-        if let Some(link) = &connections.default {
-            connections.watch_state(link);
+        if let Some(link) = &links.default {
+            links.watch_state(&ConnectionKey::default_of_cluster(), link);
         }
-        (connections, queue)
+        (links, queue)
     }
 
     /// Ends every task.
@@ -148,22 +134,22 @@ impl Connections {
         lock(&self.wakers).clear();
     }
 
-    /// The connection a resource uses, or what is in the way of it.
-    pub fn link(&self, object: &ToolzzCredential) -> Result<Arc<Link>, Trouble> {
-        let key = ConnectionKey::of(object);
+    /// The connection a resource uses; or why it has none.
+    pub fn of(&self, object: &ToolzzCredential) -> Result<Arc<Link>, (Reason, String)> {
         let namespace = object.meta().namespace.as_deref().unwrap_or_default();
-        self.admitted(&key, namespace, &object.spec.unity_id).map_err(|(reason, message)| Trouble {
-            reason,
-            message,
-            retry_at: Some(self.clock.now() + self.terms.resync_interval),
-        })
+        self.admitted(&ConnectionKey::of(object), namespace, &object.spec.unity_id)
+    }
+
+    /// The name of the connection a resource asks for, whether or not it exists.
+    pub fn key_of(object: &ToolzzCredential) -> String {
+        ConnectionKey::of(object).to_string()
     }
 
     fn admitted(&self, key: &ConnectionKey, namespace: &str, unity: &str) -> Result<Arc<Link>, (Reason, String)> {
         let state = lock(&self.state);
         let Some(entry) = state.entries.get(key) else {
             return match &self.default {
-                Some(link) if link.key == *key => Ok(Arc::clone(link)),
+                Some(link) if *key == ConnectionKey::default_of_cluster() => Ok(Arc::clone(link)),
                 _ => Err((Reason::ConnectionNotFound, self.missing(key))),
             };
         };
@@ -201,17 +187,6 @@ impl Connections {
                 "{key} does not exist: there is no such object, and the operator was started without an API token; set spec.connectionRef, or create it"
             ),
         }
-    }
-
-    /// The service behind the connection a resource uses, as far as it is known; empty where it is not.
-    pub fn service(&self, object: &ToolzzCredential) -> String {
-        let key = ConnectionKey::of(object);
-        let state = lock(&self.state);
-        let link = match state.entries.get(&key) {
-            Some(entry) => entry.link.as_ref().ok(),
-            None => self.default.as_ref().filter(|link| link.key == key),
-        };
-        link.map(|link| link.service().to_owned()).unwrap_or_default()
     }
 
     /// Takes note of who uses which connection.
@@ -280,20 +255,26 @@ impl Connections {
         }
     }
 
-    /// Wakes the users of a link whenever it begins or ceases to take calls. Ends with the link.
-    fn watch_state(self: &Arc<Self>, link: &Arc<Link>) {
-        let (connections, key, mut state) = (Arc::downgrade(self), link.key.clone(), link.connection.state());
+    /// Wakes the users of a link when it is refused, or accepted again: that concerns all of them. A pause does not;
+    /// who is held up by one knows when it is over. Ends with the link.
+    fn watch_state(self: &Arc<Self>, key: &ConnectionKey, link: &Arc<Link>) {
+        let (links, key, mut state) = (Arc::downgrade(self), key.clone(), link.connection.state());
+        let refused = |state: &State| matches!(state, State::Refused { .. });
+        let mut before = refused(&state.borrow());
         tokio::spawn(async move {
             while state.changed().await.is_ok() {
-                let Some(connections) = connections.upgrade() else { return };
-                connections.wake(&key);
-                lock(&connections.state).tell(&key);
+                let now = refused(&state.borrow_and_update());
+                if now != std::mem::replace(&mut before, now) {
+                    let Some(links) = links.upgrade() else { return };
+                    links.wake(&key);
+                    lock(&links.state).tell(&key);
+                }
             }
         });
     }
 }
 
-impl State {
+impl Known {
     fn part(&mut self, user: &User) {
         let Some(key) = self.by_user.remove(user) else { return };
         if let Some(users) = self.users.get_mut(&key) {

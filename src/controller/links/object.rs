@@ -84,8 +84,8 @@ impl Object {
 
     pub fn tell(&self, events: &Events, happening: &Happening) {
         match self {
-            Self::Own(object) => events.tell(&**object, happening),
-            Self::Cluster(object) => events.tell(&**object, happening),
+            Self::Own(object) => events.tell_of(&**object, happening),
+            Self::Cluster(object) => events.tell_of(&**object, happening),
         }
     }
 }

@@ -7,10 +7,11 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
+use super::Shared;
 use crate::{
     api::{ConnectionKey, ListingKey, Reason},
     controller::context::lock,
-    remote::{Connection, Inventory, Observer, Operation},
+    remote::{Connection, Inventory, Observer, Operation, Reading},
     runtime::Metrics,
 };
 
@@ -18,29 +19,46 @@ use crate::{
 const CHECK_INTERVAL: Duration = Duration::from_secs(20);
 
 /// A connection as a pass uses it. When its URL, token or terms change, another takes its place.
-pub(crate) struct Link {
-    pub key: ConnectionKey,
+pub(in crate::controller) struct Link {
+    /// Which it is: part of every ledger's mac.
+    pub key: String,
+    /// Base URL of the service: credentials of one service have one holder each, whatever connection leads there.
+    pub service: String,
     pub connection: Connection,
     /// What is known of the credentials behind this URL and this token, and behind no other.
     pub inventory: Inventory,
-    /// Whether existing credentials may be taken over.
+    /// Whether existing credentials may be taken over through it.
     pub may_adopt: bool,
     pub(super) health: Arc<Health>,
 }
 
 impl Link {
-    /// The service behind it: equal ids at two services are two credentials.
-    pub fn service(&self) -> &str {
-        self.connection.service()
-    }
-
-    /// A listing's name in the metrics, where two connections may have the same one.
-    pub fn listing(&self, key: &ListingKey) -> String {
-        listing(&self.key, key)
+    /// A link whose listings are judged before anybody acts on them.
+    pub(super) fn new(
+        key: ConnectionKey,
+        connection: Connection,
+        may_adopt: bool,
+        health: Arc<Health>,
+        shared: &Shared,
+    ) -> Arc<Self> {
+        let (claims, metrics) = (Arc::clone(&shared.claims), Arc::clone(&shared.metrics));
+        let (name, service) = (key.to_string(), connection.base_url());
+        let judged = service.clone();
+        let judge = move |reading: &Reading<'_>| {
+            let (strays, suspect) = claims.audit(&judged, reading);
+            metrics.strays(&listing(&key, reading.key), strays);
+            if suspect {
+                tracing::warn!(connection = %key, listing = %reading.key, "many credentials vanished from a listing at once; it is not believed");
+            }
+            suspect
+        };
+        let inventory = Inventory::new(Box::new(judge));
+        Arc::new(Self { key: name, service, connection, inventory, may_adopt, health })
     }
 }
 
-pub(super) fn listing(connection: &ConnectionKey, key: &ListingKey) -> String {
+/// A listing's name in the metrics, where two connections may have the same one.
+fn listing(connection: &ConnectionKey, key: &ListingKey) -> String {
     format!("{connection} {key}")
 }
 

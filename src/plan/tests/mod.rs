@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::Target;
 use super::*;
 use crate::api::*;
 
@@ -33,6 +34,14 @@ fn desired() -> Desired {
         active: true,
         deletion_policy: DeletionPolicy::Deactivate,
         on_conflict: OnConflict::Fail,
+        external_id: None,
+        may_adopt: true,
+        strategy: RotationStrategy::Repoint,
+        grace: Duration::from_secs(600),
+        target: None,
+        suspended: false,
+        requested: None,
+        recreate: None,
         deleting_for: None,
     }
 }
@@ -42,7 +51,7 @@ fn read(digest: &str) -> Material {
 }
 
 fn listing(began_at: Tick) -> Option<ListingFacts> {
-    Some(ListingFacts { began_at, complete: true })
+    Some(ListingFacts { began_at, complete: true, suspect: false })
 }
 
 /// A resource that was first seen at `START`, and a listing since.
@@ -55,6 +64,7 @@ fn fresh() -> View {
         material: read(DIGEST),
         sight: Sight { listing: listing(after(1)), shows_inactive: true, ..Sight::default() },
         memory: Memory { first_seen: START, ..Memory::default() },
+        target: None,
         wall: Timestamp::UNIX_EPOCH,
     }
 }
@@ -77,7 +87,7 @@ fn staged(id: &str) -> Seen {
 }
 
 fn ledger() -> Ledger {
-    Ledger { uid: UID.into(), id: "c1".into(), secret_id: "s1".into(), digest: DIGEST.into(), staged_as: "c1".into() }
+    Ledger::fresh(UID, &staged("c1").row, DIGEST)
 }
 
 /// Recorded, and as wished at Toolzz.
@@ -127,8 +137,7 @@ fn a_create_looks_stages_records_commits_publishes_and_rests() {
     assert_eq!(step(&view), Step::ReadMaterial);
 
     view.material = read(DIGEST);
-    let key = desired().listing().unwrap();
-    assert_eq!(step(&view), Step::Look { key, began_after: START });
+    assert_eq!(step(&view), Step::Look { keys: desired().listings(), began_after: START });
 
     view.sight.listing = listing(after(1));
     let Step::Post(post) = step(&view) else { panic!() };
@@ -150,7 +159,7 @@ fn a_create_looks_stages_records_commits_publishes_and_rests() {
     assert_eq!(publication.event.as_ref().map(|event| event.reason), Some(Reason::Created));
     view.status = publication.status;
     view.memory.corrected.clear();
-    assert_eq!(step(&view), Step::Rest(Some(after(602))));
+    assert_eq!(step(&view), Step::Rest(Some(after(601))));
 }
 
 #[test]
@@ -232,7 +241,7 @@ fn any_field_that_differs_is_put_right_and_named() {
 #[test]
 fn a_settled_resource_writes_nothing_and_looks_only_when_its_sight_is_stale() {
     let view = settled();
-    assert_eq!(step(&view), Step::Rest(Some(after(602))));
+    assert_eq!(step(&view), Step::Rest(Some(after(601))));
     assert!(matches!(at(&view, 600), Step::Rest(_)));
     assert!(matches!(at(&view, 602), Step::Look { .. }));
     let mut unread = view.clone();
@@ -269,20 +278,24 @@ fn a_rotation_stages_and_repoints_and_keeps_the_id() {
 
 #[test]
 fn an_answer_that_shows_something_else_is_not_believed() {
-    let put = |changes: &[&'static str]| Put {
+    let put = |material: Option<&str>| Put {
         id: "c1".into(),
         fields: seen("c1", "OpenAI", "s2", true).row.fields,
-        changes: changes.to_vec(),
+        changes: vec!["secretId"],
+        material: material.map(str::to_owned),
     };
     let answer = |name: &str, secret_id: &str, active: bool| seen("c1", name, secret_id, active).row;
-    let verdict = |put: Put, row: Row, key: Option<&str>| put.verify(&row, key).map(|rejection| rejection.reason);
-    let rotation = ["secretId"];
-    assert_eq!(verdict(put(&rotation), answer("OpenAI", "s2", true), Some("vk-c1")), None);
-    assert_eq!(verdict(put(&rotation), answer("OpenAI", "s1", true), Some("vk-c1")), Some(Reason::RotationUnsupported));
-    assert_eq!(verdict(put(&rotation), answer("OpenAI", "s2", true), Some("old")), Some(Reason::RotationUnsupported));
-    assert_eq!(verdict(put(&["name"]), answer("OpenAI", "s2", true), None), None);
-    assert_eq!(verdict(put(&["name"]), answer("Other", "s2", true), None), Some(Reason::RejectedByApi));
-    assert_eq!(verdict(put(&["status"]), answer("OpenAI", "s2", false), None), Some(Reason::RejectedByApi));
+    for (material, row, want) in [
+        (None, answer("OpenAI", "s2", true), None),
+        (None, answer("OpenAI", "s1", true), Some(Reason::RotationUnsupported)),
+        (None, answer("Other", "s2", true), Some(Reason::RejectedByApi)),
+        (None, answer("OpenAI", "s2", false), Some(Reason::RejectedByApi)),
+        // What is sent in place may get a new place in the vault.
+        (Some("d"), answer("OpenAI", "s9", true), None),
+        (Some("d"), answer("Other", "s9", true), Some(Reason::RejectedByApi)),
+    ] {
+        assert_eq!(put(material).verify(&row).map(|rejection| rejection.reason), want, "{material:?} {row:?}");
+    }
 }
 
 #[test]
@@ -369,10 +382,12 @@ fn where_listings_may_hide_inactive_credentials_a_missing_one_is_put_right_inste
     view.sight.shows_inactive = false;
     let Step::Put(put) = step(&view) else { panic!() };
     assert_eq!(put.changes.len(), 6);
-    // It was active, and an active one is not hidden.
+    // Also one that was active: somebody may have deactivated it. The PUT is told if it is gone.
     let mut view = settled();
     view.sight.recorded = None;
     view.sight.shows_inactive = false;
+    assert!(matches!(step(&view), Step::Put(_)));
+    view.memory.gone = Some(("c1".into(), after(1)));
     assert_eq!(reason(step(&view)).0, Reason::VerifyingLoss);
 }
 
@@ -380,7 +395,7 @@ fn where_listings_may_hide_inactive_credentials_a_missing_one_is_put_right_inste
 fn what_cannot_be_read_in_a_listing_is_not_lost() {
     let mut view = settled();
     view.sight.recorded = None;
-    view.sight.listing = Some(ListingFacts { began_at: after(1), complete: false });
+    view.sight.listing = Some(ListingFacts { began_at: after(1), complete: false, suspect: false });
     assert!(matches!(step(&view), Step::Put(_)));
 }
 
@@ -400,10 +415,9 @@ fn a_forged_ledger_counts_as_none_and_a_former_one_is_taken_only_if_nobody_holds
 #[test]
 fn trouble_is_told_and_waited_out() {
     let mut view = settled();
-    view.memory.trouble =
-        Some(Trouble { reason: Reason::RateLimited, message: "429".into(), retry_at: Some(after(30)) });
+    view.memory.trouble = Some(Trouble { reason: Reason::Forbidden, message: "403".into(), retry_at: Some(after(30)) });
     let publication = published(step(&view));
-    assert!(condition(&publication.status.conditions, "Reconciling").is_some());
+    assert!(condition(&publication.status.conditions, "Stalled").is_some());
     view.status = publication.status;
     assert_eq!(step(&view), Step::Rest(Some(after(30))));
     view.memory.trouble = None;
@@ -411,63 +425,43 @@ fn trouble_is_told_and_waited_out() {
 }
 
 #[test]
-fn a_type_nobody_knows_is_asked_for() {
+fn what_is_settled_stands_while_toolzz_cannot_be_asked_for_a_while() {
+    let troubled = |reason| {
+        let mut view = settled();
+        view.memory.trouble = Some(Trouble { reason, message: "no answer".into(), retry_at: Some(Tick(u64::MAX)) });
+        view
+    };
+    for reason in [Reason::ApiUnavailable, Reason::RateLimited] {
+        assert!(matches!(at(&troubled(reason), 1200), Step::Rest(_)), "{reason}");
+        assert!(matches!(at(&troubled(reason), 1201), Step::Publish(_)), "{reason}, but not for ever");
+    }
+    type Change = fn(&mut Desired, &mut View);
+    let changes: [(&str, Change); 6] = [
+        ("another reason", |_, view| view.memory.trouble.as_mut().unwrap().reason = Reason::Unauthorized),
+        ("other material", |_, view| view.material = read(OTHER_DIGEST)),
+        ("an edited spec", |desired, _| desired.generation = Some(2)),
+        ("a request", |desired, _| desired.requested = Some("now".into())),
+        ("an unpublished correction", |_, view| view.memory.corrected = vec!["name"]),
+        ("not ready before", |_, view| view.status.conditions.clear()),
+    ];
+    for (what, change) in changes {
+        let (mut desired, mut view) = (desired(), troubled(Reason::ApiUnavailable));
+        change(&mut desired, &mut view);
+        assert!(matches!(next(&desired, &view, &SETTINGS, after(2)), Step::Publish(_)), "{what}");
+    }
+}
+
+#[test]
+fn while_the_type_is_not_known_every_listing_is_looked_at() {
     let unknown = Desired { kind: None, ..desired() };
-    let (why, message) = reason(next(&unknown, &fresh(), &SETTINGS, after(2)));
-    assert_eq!(why, Reason::InvalidSpec);
-    assert!(message.starts_with("spec.type"), "{message}");
+    assert_eq!((unknown.listings().len(), desired().listings().len()), (6, 1));
+    let mut view = fresh();
+    view.sight.listing = None;
+    let Step::Look { keys, .. } = next(&unknown, &view, &SETTINGS, after(2)) else { panic!() };
+    assert_eq!(keys.len(), 6);
 }
 
-mod deletion {
-    use super::*;
-
-    fn deleted(waited: u64) -> Desired {
-        Desired { deleting_for: Some(Duration::from_secs(waited)), ..desired() }
-    }
-
-    fn step(desired: &Desired, view: &View) -> Step {
-        next(desired, view, &SETTINGS, after(2))
-    }
-
-    #[test]
-    fn deactivates_sees_it_and_lets_go() {
-        let mut view = settled();
-        let Step::Put(put) = step(&deleted(1), &view) else { panic!() };
-        assert!(!put.fields.active && put.id.as_str() == "c1");
-        view.memory.deactivated = Some("c1".into());
-        assert_eq!(step(&deleted(1), &view), Step::Release { left_active: None });
-    }
-
-    #[test]
-    fn lets_go_at_once_of_what_is_retained_or_not_recorded() {
-        let retain = Desired { deletion_policy: DeletionPolicy::Retain, ..deleted(1) };
-        assert_eq!(step(&retain, &settled()), Step::Release { left_active: None });
-        for recorded in [Recorded::Nothing, Recorded::Forged, Recorded::Former { ledger: ledger(), held: true }] {
-            let view = View { recorded, ..settled() };
-            assert_eq!(step(&deleted(1), &view), Step::Release { left_active: None });
-        }
-        let view = View { finalizer: false, ..settled() };
-        assert_eq!(step(&deleted(1), &view), Step::Rest(None));
-    }
-
-    #[test]
-    fn is_bounded_by_the_deadline_and_names_what_is_left() {
-        let mut view = settled();
-        view.memory.trouble = Some(Trouble {
-            reason: Reason::ApiUnavailable,
-            message: "no connection".into(),
-            retry_at: Some(after(30)),
-        });
-        let (why, message) = reason(step(&deleted(1), &view));
-        assert_eq!(why, Reason::DeletionBlocked);
-        assert!(message.contains("c1") && message.contains("no connection"), "{message}");
-        assert_eq!(step(&deleted(900), &view), Step::Release { left_active: Some("c1".into()) });
-    }
-
-    #[test]
-    fn needs_no_material_and_no_type() {
-        let mut view = settled();
-        view.material = Material::Unread;
-        assert!(matches!(step(&Desired { kind: None, ..deleted(1) }, &view), Step::Put(_)));
-    }
-}
+mod adoption;
+mod asking;
+mod deletion;
+mod replacing;

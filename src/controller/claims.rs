@@ -1,0 +1,163 @@
+//! Which resource holds which credential, by the ledgers that verify.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Mutex,
+};
+
+use kube::{Resource, ResourceExt};
+
+use super::context::lock;
+use crate::{
+    api::{CredentialId, ListingKey, ToolzzCredential},
+    plan::{Ledger, suspicious},
+    remote::Reading,
+};
+
+/// What one resource holds.
+#[derive(Clone)]
+struct Claim {
+    namespace: String,
+    name: String,
+    /// Base URL of the service: the same id may be somebody else's elsewhere.
+    service: String,
+    ledger: Ledger,
+    /// The listing that must show the credential, as it was active when the status was written.
+    expected_in: Option<ListingKey>,
+}
+
+/// Which resource holds which credential. By the resources' uids.
+#[derive(Default)]
+pub(super) struct Claims(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    claims: HashMap<String, Claim>,
+    /// The resources whose ledgers name a credential, in whatever role.
+    by_credential: HashMap<CredentialId, BTreeSet<String>>,
+}
+
+impl State {
+    fn remove(&mut self, uid: &str) -> Option<Claim> {
+        let claim = self.claims.remove(uid)?;
+        for id in named(&claim.ledger) {
+            if let Some(uids) = self.by_credential.get_mut(id) {
+                uids.remove(uid);
+                if uids.is_empty() {
+                    self.by_credential.remove(id);
+                }
+            }
+        }
+        Some(claim)
+    }
+
+    fn insert(&mut self, uid: &str, claim: Claim) {
+        self.remove(uid);
+        for id in named(&claim.ledger) {
+            self.by_credential.entry(id.clone()).or_default().insert(uid.to_owned());
+        }
+        self.claims.insert(uid.to_owned(), claim);
+    }
+
+    /// The other resources that hold a credential of this service, the one that goes first in front.
+    fn others<'a>(
+        &'a self,
+        service: &'a str,
+        id: &'a CredentialId,
+        uid: &'a str,
+    ) -> impl Iterator<Item = (&'a String, &'a Claim)> {
+        let uids = self.by_credential.get(id).into_iter().flatten();
+        uids.filter(move |other| *other != uid).filter_map(move |other| {
+            let claim = self.claims.get(other)?;
+            let holds = claim.service == service && claim.ledger.credentials().any(|(held, _)| held == id);
+            holds.then_some((other, claim))
+        })
+    }
+}
+
+/// Every credential a ledger names: its own, the superseded, and where the material came from.
+fn named(ledger: &Ledger) -> impl Iterator<Item = &CredentialId> {
+    ledger.credentials().map(|(id, _)| id).chain([&ledger.staged_as])
+}
+
+/// A holder, told to somebody in this namespace: what is in another one is not shown.
+fn told(claim: &Claim, namespace: Option<&str>) -> String {
+    if Some(claim.namespace.as_str()) == namespace {
+        format!("ToolzzCredential {:?} of this namespace", claim.name)
+    } else {
+        "a resource of another namespace".to_owned()
+    }
+}
+
+impl Claims {
+    /// Takes note of what a resource's ledger says.
+    pub fn set(&self, object: &ToolzzCredential, service: &str, ledger: &Ledger) {
+        let Some(uid) = object.uid() else { return };
+        let status = object.status.as_ref();
+        let active = status
+            .filter(|status| status.active == Some(true) && status.id.as_ref() == Some(&ledger.id))
+            .and_then(|status| object.spec.kind.or(status.kind));
+        let claim = Claim {
+            namespace: object.namespace().unwrap_or_default(),
+            name: object.name_any(),
+            service: service.to_owned(),
+            ledger: ledger.clone(),
+            expected_in: active.map(|kind| ListingKey { unity_id: object.spec.unity_id.clone(), kind }),
+        };
+        lock(&self.0).insert(&uid, claim);
+    }
+
+    /// Takes a credential for a resource, unless another holds it: who that is then. Before it is recorded, so that of
+    /// two that want the same only one records it.
+    pub fn take(&self, object: &ToolzzCredential, service: &str, ledger: &Ledger) -> Result<(), String> {
+        let Some(uid) = object.uid() else { return Ok(()) };
+        let mut state = lock(&self.0);
+        if let Some((_, claim)) = state.others(service, &ledger.id, &uid).next() {
+            return Err(told(claim, object.meta().namespace.as_deref()));
+        }
+        let claim = Claim {
+            namespace: object.namespace().unwrap_or_default(),
+            name: object.name_any(),
+            service: service.to_owned(),
+            ledger: ledger.clone(),
+            expected_in: None,
+        };
+        state.insert(&uid, claim);
+        Ok(())
+    }
+
+    /// A resource holds nothing, or is gone.
+    pub fn remove(&self, uid: &str) {
+        lock(&self.0).remove(uid);
+    }
+
+    /// Who else holds a credential.
+    pub fn holder(&self, object: &ToolzzCredential, service: &str, id: &CredentialId) -> Option<String> {
+        let state = lock(&self.0);
+        let uid = object.meta().uid.as_deref().unwrap_or_default();
+        state.others(service, id, uid).next().map(|(_, claim)| told(claim, object.meta().namespace.as_deref()))
+    }
+
+    /// Who else holds a resource's own credential and goes first: two operators may have recorded it at the same time.
+    pub fn contester(&self, object: &ToolzzCredential, service: &str, id: &CredentialId) -> Option<String> {
+        let state = lock(&self.0);
+        let uid = object.uid().unwrap_or_default();
+        state
+            .others(service, id, &uid)
+            .find(|(other, claim)| **other < uid && claim.ledger.id == *id)
+            .map(|(_, claim)| told(claim, object.meta().namespace.as_deref()))
+    }
+
+    /// Judges a listing: how many marked credentials no ledger names, and whether so many of those that should be in
+    /// it vanished that it is not to be believed.
+    pub fn audit(&self, service: &str, reading: &Reading<'_>) -> (usize, bool) {
+        let state = lock(&self.0);
+        let strays = reading.marked().filter(|id| !state.by_credential.contains_key(id)).count();
+        let expected = || {
+            let here = |claim: &&Claim| claim.service == service && claim.expected_in.as_ref() == Some(reading.key);
+            state.claims.values().filter(here)
+        };
+        let missing = expected().filter(|claim| !reading.shows(&claim.ledger.id)).count();
+        (strays, reading.complete && suspicious(expected().count(), missing))
+    }
+}

@@ -1,0 +1,149 @@
+//! The effects on Kubernetes: one write for each step.
+
+use std::sync::Arc;
+
+use kube::{
+    Api, Resource,
+    api::{Patch, PatchParams},
+};
+use serde_json::{Map, Value, json};
+
+use super::{context::place, links::Link, pass::Pass};
+use crate::{
+    api::{CredentialId, FINALIZER, LEDGER_ANNOTATION, MANAGER, Reason, ToolzzCredential, condition},
+    kubernetes::{answered, brief, timed},
+    plan::{Happening, Ledger, Material, Publication, View},
+};
+
+impl Pass<'_> {
+    pub(super) async fn record(&mut self, link: &Link, ledger: &Ledger) {
+        if let Err(holder) = self.ctx.claims.take(&self.object, &link.service, ledger) {
+            let message = format!("credential {} is held by {holder}", ledger.id);
+            return self.trouble(Reason::NameConflict, message, None);
+        }
+        let meta = self.object.meta();
+        let text = ledger.write(place(&self.object, &link.key), &|parts| self.ctx.key.mac(parts));
+        let mut finalizers = meta.finalizers.clone().unwrap_or_default();
+        if !finalizers.iter().any(|one| one == FINALIZER) {
+            finalizers.push(FINALIZER.to_owned());
+        }
+        let patch = json!({
+            "metadata": {
+                "resourceVersion": meta.resource_version,
+                "finalizers": finalizers,
+                "annotations": { LEDGER_ANNOTATION: text },
+            },
+        });
+        self.patch(patch, false).await;
+    }
+
+    pub(super) async fn publish(&mut self, publication: &Publication, view: &View) {
+        let status = merge_patch(&view.status, &publication.status);
+        let patch = json!({ "metadata": { "resourceVersion": self.object.meta().resource_version }, "status": status });
+        if self.patch(patch, true).await {
+            let ready = condition(&publication.status.conditions, "Ready");
+            if ready.is_some_and(|ready| ready.status == "True") {
+                self.remember(|remembered| remembered.plan.corrected.clear());
+            }
+            if let Some(happening) = &publication.event {
+                tracing::info!(reason = %happening.reason, note = happening.note, "status changed");
+                self.ctx.events.tell(&self.object, happening);
+            }
+        }
+    }
+
+    pub(super) async fn release(&mut self, left_active: &[CredentialId]) {
+        let meta = self.object.meta();
+        let finalizers: Vec<&String> =
+            meta.finalizers.iter().flatten().filter(|one| one.as_str() != FINALIZER).collect();
+        let patch = json!({ "metadata": { "resourceVersion": meta.resource_version, "finalizers": finalizers } });
+        let object = Arc::clone(&self.object);
+        if !self.patch(patch, false).await {
+            return;
+        }
+        self.over = true;
+        for id in left_active {
+            let note =
+                format!("the deletion deadline is over: credential {id} stays active at Toolzz; deactivate it there");
+            tracing::error!(%id, "{note}");
+            self.ctx.metrics.orphaned();
+            self.ctx.events.tell(&object, &Happening { reason: Reason::DeletionBlocked, note });
+        }
+    }
+
+    /// One write to the resource, on condition that it is as this pass has it. True when it was written.
+    async fn patch(&mut self, patch: Value, status: bool) -> bool {
+        let meta = self.object.meta();
+        let (Some(namespace), Some(name)) = (meta.namespace.clone(), meta.name.clone()) else { return false };
+        let api: Api<ToolzzCredential> = Api::namespaced(self.ctx.client.clone(), &namespace);
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let patch = Patch::Merge(patch);
+        let written = if status {
+            timed(api.patch_status(&name, &params, &patch)).await
+        } else {
+            timed(api.patch(&name, &params, &patch)).await
+        };
+        match written {
+            Ok(mut object) => {
+                object.metadata.managed_fields = None;
+                self.object = Arc::new(object);
+                let object = Arc::clone(&self.object);
+                self.remember(|remembered| remembered.written = Some(object));
+                true
+            }
+            Err(error) if answered(&error, 404) => {
+                self.over = true;
+                false
+            }
+            Err(error) if answered(&error, 409) => {
+                self.fetch(&api, &name).await;
+                false
+            }
+            Err(error) => {
+                self.kubernetes_trouble(&error);
+                false
+            }
+        }
+    }
+
+    /// Somebody else wrote meanwhile: goes on with the resource as it is now.
+    async fn fetch(&mut self, api: &Api<ToolzzCredential>, name: &str) {
+        match timed(api.get_opt(name)).await {
+            Ok(Some(object)) if object.meta().uid.as_deref() == Some(&self.uid) => {
+                // An edited spec may want other material.
+                if object.meta().generation != self.object.meta().generation {
+                    self.material = Material::Unread;
+                    self.values = None;
+                }
+                self.object = Arc::new(object);
+                let object = Arc::clone(&self.object);
+                self.remember(|remembered| remembered.written = Some(object));
+            }
+            Ok(_) => self.over = true,
+            Err(error) => self.kubernetes_trouble(&error),
+        }
+    }
+
+    /// The API server did not take a write. The status cannot be written either, so the pass ends here.
+    pub(super) fn kubernetes_trouble(&mut self, error: &kube::Error) {
+        self.trouble(Reason::ApiUnavailable, format!("Kubernetes API: {}", brief(error)), None);
+        self.over = true;
+    }
+}
+
+/// A merge patch that makes `before` into `after`: what is no longer there is removed.
+/// Source: RFC 7396.
+fn merge_patch(before: &impl serde::Serialize, after: &impl serde::Serialize) -> Value {
+    let object = |value: Result<Value, _>| match value {
+        Ok(Value::Object(map)) => map,
+        Ok(_) | Err::<_, serde_json::Error>(_) => Map::new(),
+    };
+    let before = object(serde_json::to_value(before));
+    let mut after = object(serde_json::to_value(after));
+    for key in before.keys() {
+        if !after.contains_key(key) {
+            after.insert(key.clone(), Value::Null);
+        }
+    }
+    Value::Object(after)
+}

@@ -1,0 +1,219 @@
+//! Commit is drift correction: where the row is not as recorded and wished, one PUT puts it right. And what comes
+//! after: the target, and the end of superseded credentials.
+
+use super::{
+    Ledger, Material, Put, Step, Target, differences,
+    next::{Plan, Planner, just_after, tell},
+    report::Verdict,
+};
+use crate::api::{Fields, Reason, RotationStrategy, Seen, Tick};
+
+const EVERY_FIELD: [&str; 6] = ["name", "userId", "unityId", "integrationId", "secretId", "status"];
+/// How long a target that somebody else holds is left alone, unless something wakes the resource.
+const TARGET_PAUSE: std::time::Duration = std::time::Duration::from_secs(60);
+
+impl Planner<'_> {
+    pub fn commit(&self, ledger: &Ledger) -> Plan {
+        let wish = self.desired.fields(ledger);
+        match self.present(ledger) {
+            Err(plan) => plan,
+            Ok(None) => self.put(ledger, wish, EVERY_FIELD.to_vec()),
+            Ok(Some(seen)) => {
+                let changes = differences(&wish, &seen.row.fields);
+                if changes.is_empty() { self.settled(ledger, seen) } else { self.put(ledger, wish, changes) }
+            }
+        }
+    }
+
+    /// What is to be put right before new material is staged: what the new material meets with (a refusal, an unknown
+    /// outcome) must not keep, say, a credential from being switched off. What is refused does not keep it.
+    pub fn before_rotation(&self, ledger: &Ledger, seen: Option<&Seen>) -> Option<Plan> {
+        let fields = self.desired.fields(ledger);
+        let changes = differences(&fields, &seen?.row.fields);
+        let put = Put { id: ledger.id.clone(), fields, changes, material: None };
+        let refused = self.rejection(&put.fingerprint()).is_some();
+        (!put.changes.is_empty() && !refused).then_some(Plan::Do(Step::Put(put)))
+    }
+
+    /// The recorded credential as a fresh look shows it; `None` where listings may not show it although it is there.
+    pub fn present(&self, ledger: &Ledger) -> Result<Option<&Seen>, Plan> {
+        let (view, memory) = (self.view, &self.view.memory);
+        // What was seen before a PUT was given up is in doubt; what is older than the resync interval is stale.
+        let stale = Tick((self.now - Tick(0)).saturating_sub(self.settings.resync_interval).as_millis() as u64);
+        let since = [memory.doubt, self.requested()].into_iter().flatten().fold(stale, Tick::max);
+        let fresh = |at: Tick| at > since || at == Tick(0) && since == Tick(0);
+
+        if let Some(seen) = view.sight.recorded.as_ref().filter(|seen| fresh(seen.at)) {
+            return Ok(Some(seen));
+        }
+        let listing = view.sight.listing.filter(|listing| fresh(listing.began_at)).ok_or_else(|| self.look(since))?;
+        // The listing lacks it. Somebody may have deactivated it where listings do not show such: a PUT tells.
+        let gone = memory.gone.as_ref().filter(|(id, _)| *id == ledger.id).map(|(_, since)| *since);
+        if gone.is_none() && !(listing.complete && view.sight.shows_inactive) {
+            return Ok(None);
+        }
+        let confirmed = gone.or(memory.absent_since).unwrap_or(listing.began_at) + self.settings.settle_period;
+        Err(if self.now <= confirmed {
+            let message = format!("credential {} is no longer listed; looking again", ledger.id);
+            tell(Reason::VerifyingLoss, message, Some(just_after(confirmed)))
+        } else if listing.began_at <= confirmed {
+            self.look(confirmed)
+        } else if !self.recreates(Some(ledger)) {
+            let message = format!(
+                "credential {id} is gone from Toolzz; to make a new one, annotate the resource with \
+                 toolzz.com.br/recreate: {id}",
+                id = ledger.id
+            );
+            tell(Reason::RemoteMissing, message, self.later())
+        } else if let Material::Read { digest, .. } = &view.material {
+            // The one that is gone retires: should it come back, it is deactivated.
+            self.stage(Some(ledger), digest, true)
+        } else if let Material::Unusable { reason, message } = &view.material {
+            tell(*reason, message, self.later())
+        } else {
+            Plan::Do(Step::ReadMaterial)
+        })
+    }
+
+    fn put(&self, ledger: &Ledger, fields: Fields, changes: Vec<&'static str>) -> Plan {
+        let put = Put { id: ledger.id.clone(), fields, changes, material: None };
+        match self.rejection(&put.fingerprint()) {
+            None => Plan::Do(Step::Put(put)),
+            // It cannot take over the staged material, and may be replaced: by what was staged.
+            Some(rejection)
+                if rejection.reason == Reason::RotationUnsupported
+                    && self.desired.strategy == RotationStrategy::Replace
+                    && ledger.staged_as != ledger.id =>
+            {
+                Plan::Do(Step::Record(ledger.promoted()))
+            }
+            Some(rejection) => self.rejected(rejection),
+        }
+    }
+
+    /// `InPlace`: the material goes with the update. Sending it twice does no harm, so the record comes after.
+    pub fn send_in_place(&self, ledger: &Ledger, seen: Option<&Seen>, digest: &str) -> Plan {
+        if let Some((sent, secret_id)) = &self.view.memory.in_place
+            && sent == digest
+        {
+            let (digest, secret_id) = (digest.to_owned(), secret_id.clone());
+            return Plan::Do(Step::Record(Ledger { digest, secret_id, ..ledger.clone() }));
+        }
+        let mut fields = self.desired.fields(ledger);
+        if let Some(seen) = seen {
+            fields.secret_id = seen.row.fields.secret_id.clone();
+        }
+        let put =
+            Put { id: ledger.id.clone(), fields, changes: vec!["credentials"], material: Some(digest.to_owned()) };
+        match self.rejection(&put.fingerprint()) {
+            Some(rejection) => self.rejected(rejection),
+            None => Plan::Do(Step::Put(put)),
+        }
+    }
+
+    /// The row is as wished. What is wrong with new material, or with how Toolzz took it over, is said all the same.
+    fn settled(&self, ledger: &Ledger, seen: &Seen) -> Plan {
+        if let Some(plan) = self.target(seen) {
+            return plan;
+        }
+        let wake = match self.retire(ledger, seen) {
+            Err(plan) => return plan,
+            Ok(wake) => Some(
+                wake.into_iter().fold(just_after(self.now).max(seen.at + self.settings.resync_interval), Tick::min),
+            ),
+        };
+        if let Material::Unusable { reason, message } = &self.view.material {
+            return tell(*reason, message, wake);
+        }
+        if let Some(message) = self.virtual_key_changed(ledger, seen) {
+            return tell(Reason::RotationUnsupported, message, wake);
+        }
+        Plan::Tell(Verdict { problem: None, rejection: None, committed: true, wake })
+    }
+
+    /// Agents and workloads know the credential by its virtual key: a new one is accepted when somebody says so.
+    fn virtual_key_changed(&self, ledger: &Ledger, seen: &Seen) -> Option<String> {
+        let status = &self.view.status;
+        let (old, new) = (status.virtual_key.as_ref()?, seen.row.virtual_key.as_ref()?);
+        let changed = status.material.is_some() && status.id.as_ref() == Some(&ledger.id) && old != new;
+        (changed && self.requested().is_none()).then(|| {
+            format!(
+                "Toolzz changed the virtual key of credential {} from {old} to {new}; give agents the new one, then \
+                 annotate the resource with toolzz.com.br/reconcile-requested-at to accept it",
+                ledger.id
+            )
+        })
+    }
+
+    /// Brings the virtual key to where workloads find it.
+    fn target(&self, seen: &Seen) -> Option<Plan> {
+        let memory = &self.view.memory;
+        let wanted = self.desired.target.as_ref();
+        if let Some(old) = &self.view.status.target
+            && wanted.is_none_or(|target| (target.kind, &target.name) != (old.kind, &old.name))
+            && memory.target_dropped.as_ref() != Some(&old.uid)
+        {
+            return Some(Plan::Do(Step::DropTarget(old.clone())));
+        }
+        let target = wanted?;
+        let content = target.content(&seen.row);
+        let written = self.view.target.as_ref().is_some_and(|written| {
+            (written.kind, &written.name) == (target.kind, &target.name)
+                && written.content == Target::fingerprint(&content)
+        });
+        if written {
+            return None;
+        }
+        if let Some((message, found)) = &memory.target_conflict
+            && self.now < *found + TARGET_PAUSE
+        {
+            return Some(tell(Reason::TargetConflict, message, Some(*found + TARGET_PAUSE)));
+        }
+        Some(Plan::Do(Step::WriteTarget { target: target.clone(), content }))
+    }
+
+    /// Deactivates superseded credentials: not before the one in their place is published and the grace period is
+    /// over, and they leave the record only when no late update can bring them back. Says when to come again.
+    fn retire(&self, ledger: &Ledger, seen: &Seen) -> Result<Option<Tick>, Plan> {
+        let status = &self.view.status;
+        if status.id.as_ref() != Some(&ledger.id) || status.virtual_key != seen.row.virtual_key {
+            return Ok(None);
+        }
+        let mut wake: Option<Tick> = None;
+        let mut sooner = |at: Tick| wake = Some(wake.map_or(at, |wake| wake.min(at)));
+        for old in &ledger.retiring {
+            // The next status sets the time.
+            let Some(after) = status.retiring.iter().find(|one| one.id == old.id).and_then(|one| one.after.as_ref())
+            else {
+                continue;
+            };
+            let left = after.0.duration_since(self.view.wall);
+            if left.is_positive() {
+                sooner(just_after(self.now + left.unsigned_abs()));
+                continue;
+            }
+            let Some(inactive_since) = self.view.memory.inactive_since(&old.id) else {
+                let shown = self.view.sight.retiring.iter().find(|seen| seen.row.id == old.id);
+                let fields = shown.map_or_else(
+                    || Fields { secret_id: old.secret_id.clone(), ..self.desired.fields(ledger) },
+                    |seen| seen.row.fields.clone(),
+                );
+                let fields = Fields { active: false, ..fields };
+                let put = Put { id: old.id.clone(), fields, changes: vec!["status"], material: None };
+                return Err(match self.rejection(&put.fingerprint()) {
+                    Some(rejection) => self.rejected(rejection),
+                    None => Plan::Do(Step::Put(put)),
+                });
+            };
+            let settled = inactive_since + self.settings.settle_period;
+            if self.now <= settled {
+                sooner(just_after(settled));
+            } else if self.view.sight.listing.is_none_or(|listing| listing.began_at <= settled) {
+                return Err(self.look(settled));
+            } else {
+                return Err(Plan::Do(Step::Record(ledger.without(&old.id))));
+            }
+        }
+        Ok(wake)
+    }
+}

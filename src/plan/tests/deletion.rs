@@ -1,0 +1,120 @@
+//! Deletion: everything that may be active is deactivated, within the deadline.
+
+use super::*;
+
+fn deleted(waited: u64) -> Desired {
+    Desired { deleting_for: Some(Duration::from_secs(waited)), ..desired() }
+}
+
+fn step(desired: &Desired, view: &View) -> Step {
+    next(desired, view, &SETTINGS, after(2))
+}
+
+fn let_go(left_active: &[&str]) -> Step {
+    Step::Release { left_active: left_active.iter().map(|id| (*id).into()).collect() }
+}
+
+fn in_trouble(mut view: View) -> View {
+    view.memory.trouble =
+        Some(Trouble { reason: Reason::ApiUnavailable, message: "no connection".into(), retry_at: Some(after(30)) });
+    view
+}
+
+#[test]
+fn deactivates_sees_it_and_lets_go() {
+    let mut view = settled();
+    let Step::Put(put) = step(&deleted(1), &view) else { panic!() };
+    assert!(!put.fields.active && put.id.as_str() == "c1");
+    view.memory.deactivated(&"c1".into(), after(2));
+    assert_eq!(step(&deleted(1), &view), let_go(&[]));
+}
+
+#[test]
+fn deactivates_what_is_superseded_as_well() {
+    let mut view = settled();
+    let retiring = vec![Retiring { id: "c0".into(), secret_id: "s0".into() }];
+    view.recorded = Recorded::Own(Ledger { retiring, ..ledger() });
+    view.memory.deactivated(&"c1".into(), after(2));
+    let Step::Put(put) = step(&deleted(1), &view) else { panic!() };
+    assert_eq!((put.id.as_str(), put.fields.secret_id.as_str(), put.fields.active), ("c0", "s0", false));
+    view.memory.deactivated(&"c0".into(), after(2));
+    assert_eq!(step(&deleted(1), &view), let_go(&[]));
+}
+
+#[test]
+fn sends_nothing_of_the_spec_that_toolzz_may_refuse() {
+    let refused = Desired { user_id: "nobody".into(), ..deleted(1) };
+    let Step::Put(put) = step(&refused, &settled()) else { panic!() };
+    assert_eq!(put.fields.user_id, "user", "as it is seen, but inactive");
+}
+
+#[test]
+fn lets_go_at_once_of_what_is_retained_or_not_recorded() {
+    let retain = Desired { deletion_policy: DeletionPolicy::Retain, ..deleted(1) };
+    assert_eq!(step(&retain, &settled()), let_go(&[]));
+    let held = View { recorded: Recorded::Former { ledger: ledger(), held: true }, ..settled() };
+    assert_eq!(step(&deleted(1), &held), let_go(&[]));
+    let mut contested = settled();
+    contested.sight.contested = Some("another".into());
+    assert_eq!(step(&deleted(1), &contested), let_go(&[]));
+    let bare = View { finalizer: false, ..settled() };
+    assert_eq!(step(&deleted(1), &bare), Step::Rest(None));
+}
+
+#[test]
+fn names_what_it_cannot_touch_for_want_of_a_record() {
+    for recorded in [Recorded::Nothing, Recorded::Forged] {
+        let mut view = View { recorded, ..settled() };
+        assert_eq!(step(&deleted(1), &view), let_go(&["c1"]));
+        view.status.active = Some(false);
+        assert_eq!(step(&deleted(1), &view), let_go(&[]));
+    }
+}
+
+#[test]
+fn is_bounded_by_the_deadline_and_names_what_is_left() {
+    let view = in_trouble(settled());
+    let (why, message) = reason(step(&deleted(1), &view));
+    assert_eq!(why, Reason::DeletionBlocked);
+    assert!(message.contains("c1") && message.contains("no connection"), "{message}");
+    assert_eq!(step(&deleted(900), &view), let_go(&["c1"]));
+}
+
+#[test]
+fn tries_at_least_once_also_after_the_deadline() {
+    // The operator was away for longer than that.
+    assert!(matches!(step(&deleted(5000), &settled()), Step::Put(_)));
+}
+
+#[test]
+fn waits_for_what_may_come_late_and_deactivates_again() {
+    let mut view = settled();
+    view.memory.late_until = Some(after(20));
+    assert!(matches!(step(&deleted(1), &view), Step::Put(_)), "not waiting to begin with");
+    view.memory.deactivated(&"c1".into(), after(2));
+    let (why, message) = reason(step(&deleted(1), &view));
+    assert_eq!(why, Reason::DeletionBlocked);
+    assert!(message.contains("still take effect"), "{message}");
+    let late = |view: &View| next(&deleted(1), view, &SETTINGS, after(21));
+    assert!(matches!(late(&view), Step::Put(_)));
+    view.memory.deactivated(&"c1".into(), after(21));
+    assert_eq!(late(&view), let_go(&[]));
+}
+
+#[test]
+fn a_refused_deactivation_waits_for_the_deadline() {
+    let mut view = settled();
+    let Step::Put(put) = step(&deleted(1), &view) else { panic!() };
+    view.memory.rejected =
+        Some(Rejection { request: put.fingerprint(), reason: Reason::RejectedByApi, message: "422".into() });
+    assert_eq!(reason(step(&deleted(1), &view)).0, Reason::DeletionBlocked);
+    assert_eq!(step(&deleted(900), &view), let_go(&["c1"]));
+}
+
+#[test]
+fn needs_no_material_and_no_type_and_does_not_mind_being_suspended() {
+    let mut view = settled();
+    view.material = Material::Unread;
+    let desired = Desired { kind: None, suspended: true, ..deleted(1) };
+    assert!(matches!(step(&desired, &view), Step::Put(_)));
+}

@@ -1,0 +1,158 @@
+//! Taking over what exists, and coming back from a backup.
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use serde_json::{Value, json};
+use toolzz_simulator::{NewCredential, OPENAI};
+use uuid::Uuid;
+
+use super::support::*;
+
+fn made_by_hand(lab: &Lab, name: &str) -> Uuid {
+    lab.simulator.insert(NewCredential {
+        name: name.into(),
+        user_id: USER.parse().unwrap(),
+        unity_id: UNITY.parse().unwrap(),
+        integration_id: OPENAI,
+        active: true,
+        material: json!([{"api_key": format!("{CANARY}-unknown")}]),
+    })
+}
+
+#[tokio::test]
+async fn a_credential_is_taken_over_by_its_id_or_by_its_name() {
+    let lab = Lab::start("adopt").await;
+    for (name, remote, spec) in [
+        ("by-id", "Some other name", json!({"externalId": ""})),
+        ("by-name", "by-name", json!({"onConflict": "Adopt"})),
+    ] {
+        let id = made_by_hand(&lab, remote);
+        let mut spec: Value = spec;
+        if spec.get("externalId").is_some() {
+            spec["externalId"] = json!(id.to_string());
+        }
+        lab.credential_with(name, spec).await;
+        let object = lab.until_reason(name, "Adopted").await;
+        assert_eq!(object.status.unwrap().id.unwrap().as_str(), id.to_string());
+        // Its material is unknown, so the resource's own is in it now.
+        assert_eq!(lab.materials(name), [name]);
+        assert_eq!(lab.simulator.max_simultaneously_active(name), 1);
+    }
+}
+
+#[tokio::test]
+async fn one_remote_has_one_owner_and_the_second_claimant_learns_no_more_than_that() {
+    let mut lab = Lab::empty("claim").await;
+    let other = lab.plane.unique_namespace("rival").await.unwrap();
+    lab.flags.push(format!("--namespaces={other}"));
+    lab.start_operator();
+    let id = made_by_hand(&lab, "shared").to_string();
+    lab.credential_with("first", json!({"externalId": id})).await;
+    lab.until_reason("first", "Adopted").await;
+    lab.credential_with("second", json!({"externalId": id})).await;
+    let object = lab.until_reason("second", "NameConflict").await;
+    assert!(ready(&object).unwrap().2.contains("\"first\""), "{:?}", ready(&object));
+    let home = std::mem::replace(&mut lab.namespace, other);
+    lab.credential_with("third", json!({"externalId": id})).await;
+    let object = lab.until_reason("third", "NameConflict").await;
+    let message = ready(&object).unwrap().2.to_owned();
+    assert!(
+        message.contains("another namespace") && !message.contains("first") && !message.contains(&home),
+        "{message}"
+    );
+    assert_eq!(lab.simulator.posts(), 1);
+    // The holder goes and retains it: now it may be taken.
+    lab.namespace = home;
+    lab.edit("first", json!({"deletionPolicy": "Retain"})).await;
+    lab.until_ready("first").await;
+    lab.delete("first").await;
+    lab.until_gone("first").await;
+    lab.annotate("second", "toolzz.com.br/reconcile-requested-at", "now").await;
+    lab.until_reason("second", "Adopted").await;
+    assert_eq!(lab.simulator.active_named("second").len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_not_there_or_of_another_integration_is_not_taken_over() {
+    let lab = Lab::start("noadopt").await;
+    lab.credential_with("absent", json!({"externalId": Uuid::nil().to_string()})).await;
+    let object = lab.until_reason("absent", "RemoteMissing").await;
+    assert!(ready(&object).unwrap().2.contains("spec.externalId"));
+    let id = made_by_hand(&lab, "twin");
+    made_by_hand(&lab, "twin");
+    lab.credential_with("twin", json!({"onConflict": "Adopt"})).await;
+    let object = lab.until_reason("twin", "NameConflict").await;
+    assert!(ready(&object).unwrap().2.contains(&id.to_string()));
+    assert_eq!(lab.simulator.posts(), 0);
+}
+
+/// What a backup holds: annotations, no status, and no uid that means anything.
+fn as_in_a_backup(object: &toolzz_operator::api::ToolzzCredential) -> Value {
+    let mut manifest = serde_json::to_value(object).unwrap();
+    manifest.as_object_mut().unwrap().remove("status");
+    let meta = manifest["metadata"].as_object_mut().unwrap();
+    for field in ["uid", "resourceVersion", "generation", "creationTimestamp", "managedFields"] {
+        meta.remove(field);
+    }
+    manifest
+}
+
+#[tokio::test]
+async fn a_restored_backup_ends_with_the_same_credentials() {
+    let mut lab = Lab::start("backup").await;
+    lab.credential("openai").await;
+    let before = lab.until_ready("openai").await;
+    lab.kill_operator();
+    // The namespace was lost: the resource went without the operator, and comes back from the backup.
+    let gone = kube::api::Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    lab.api().patch("openai", &Default::default(), &gone).await.unwrap();
+    lab.delete("openai").await;
+    lab.until_gone("openai").await;
+    lab.create(as_in_a_backup(&before)).await.unwrap();
+    lab.start_operator();
+    let after = lab.until_ready("openai").await;
+    assert_ne!(before.metadata.uid, after.metadata.uid);
+    let (before, after) = (before.status.unwrap(), after.status.unwrap());
+    assert_eq!((before.id, before.virtual_key, before.secret_id), (after.id, after.virtual_key, after.secret_id));
+    assert_eq!((lab.simulator.posts(), lab.simulator.puts()), (1, 1));
+}
+
+#[tokio::test]
+async fn every_manifest_applied_to_a_new_cluster_ends_with_the_same_credentials() {
+    let mut lab = Lab::start("newcluster").await;
+    lab.credential_with("openai", json!({"onConflict": "Adopt"})).await;
+    let before = lab.until_ready("openai").await;
+    lab.kill_operator();
+    // Another cluster: another installation key, other uids, nothing but the manifests.
+    let gone = kube::api::Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    lab.api().patch("openai", &Default::default(), &gone).await.unwrap();
+    lab.delete("openai").await;
+    lab.until_gone("openai").await;
+    let secrets: Api<Secret> = Api::namespaced(lab.client.clone(), &lab.namespace);
+    secrets.delete("toolzz-operator-installation-key", &Default::default()).await.unwrap();
+    let mut manifest = lab.manifest("openai");
+    manifest["spec"]["onConflict"] = json!("Adopt");
+    lab.create(manifest).await.unwrap();
+    lab.start_operator();
+    let after = lab.until_reason("openai", "Adopted").await.status.unwrap();
+    let before = before.status.unwrap();
+    assert_eq!((before.id, before.virtual_key), (after.id, after.virtual_key));
+    assert_eq!(lab.simulator.max_simultaneously_active("openai"), 1);
+    assert_eq!(lab.materials("openai"), ["openai"]);
+}
+
+#[tokio::test]
+async fn a_forged_or_copied_ledger_gives_nobody_a_credential() {
+    let lab = Lab::start("forge").await;
+    lab.credential("victim").await;
+    let victim = lab.until_ready("victim").await;
+    let ledger = victim.metadata.annotations.unwrap()["toolzz.com.br/ledger"].clone();
+    let mut manifest = lab.manifest("thief");
+    manifest["metadata"]["annotations"] = json!({"toolzz.com.br/ledger": ledger});
+    lab.rotate("thief", "thief").await;
+    lab.create(manifest).await.unwrap();
+    let thief = lab.until_ready("thief").await.status.unwrap();
+    assert_ne!(thief.id, victim.status.as_ref().unwrap().id);
+    lab.until_event("LedgerInvalid").await;
+    assert_eq!(lab.materials("victim"), ["victim"]);
+}
