@@ -10,7 +10,7 @@ use toolzz_simulator::DEFAULT_TOKEN;
 use super::support::*;
 
 /// Starts the operator as the chart with these values does.
-async fn start_as_chart(lab: &mut Lab, values: &str) {
+pub async fn start_as_chart(lab: &mut Lab, values: &str) {
     let namespace = lab.namespace.clone();
     let kubectl = |args: &[&str]| {
         let output = lab.plane.kubectl(args).output().unwrap();
