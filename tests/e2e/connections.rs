@@ -275,6 +275,13 @@ async fn what_a_connection_may_not_be_is_refused_at_admission() {
         assert!(!output.status.success() && error.contains(says), "{object}: {error}");
     }
 
+    for example in ["connection-tenant.yaml", "connection-platform.yaml"] {
+        let file = format!("{}/examples/{example}", env!("CARGO_MANIFEST_DIR"));
+        let args = ["apply", "--dry-run=server", "-n", &lab.namespace, "-f", &file];
+        let output = lab.plane.kubectl(args).output().unwrap();
+        assert!(output.status.success(), "{example}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
     lab.credential_with("openai", reference("ToolzzConnection", "own")).await;
     for reference in [json!(null), json!({"kind": "ClusterToolzzConnection", "name": "own"})] {
         let patch = kube::api::Patch::Merge(json!({"spec": {"connectionRef": reference}}));
