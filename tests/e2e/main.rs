@@ -10,5 +10,6 @@ mod failures;
 mod lifecycle;
 mod losses;
 mod rotation;
+mod sequences;
 mod support;
 mod targets;
