@@ -28,6 +28,8 @@ pub(super) struct Context {
     /// The ConfigMaps that resources write their virtual keys to.
     pub config_maps: SecretIndex,
     pub memories: Memories,
+    /// Deletions that went on without the finalizer.
+    pub ghosts: Mutex<tokio::task::JoinSet<()>>,
     pub events: Events,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
@@ -90,15 +92,22 @@ impl Context {
         self.claim(object, &self.recorded(object).0);
     }
 
-    /// Forgets a resource that is gone.
+    /// Stops watching on behalf of a resource that is gone.
     pub fn gone(&self, object: &ToolzzCredential) {
         self.secrets.remove(&ObjectRef::from_obj(object));
         self.config_maps.remove(&ObjectRef::from_obj(object));
         self.links.gone(object);
         if let Some(uid) = object.meta().uid.as_deref() {
-            self.memories.remove(uid);
             self.claims.remove(uid);
             self.metrics.gone(uid);
+        }
+    }
+
+    /// Forgets a resource that is gone.
+    pub fn forget(&self, object: &ToolzzCredential) {
+        self.gone(object);
+        if let Some(uid) = object.meta().uid.as_deref() {
+            self.memories.remove(uid);
         }
     }
 }
@@ -136,6 +145,8 @@ pub(super) struct Remembered {
     pub failures: u32,
     /// The generation the failures belong to: an edited spec starts afresh.
     pub generation: Option<i64>,
+    /// Held by whoever works on the resource: one at a time, also when it went without its finalizer's consent.
+    pub at_work: Arc<tokio::sync::Mutex<()>>,
     /// An event has told that the ledger does not verify.
     pub told_invalid: bool,
     /// The connection could not be used when it was last asked for.

@@ -11,6 +11,7 @@ use crate::{
 impl Pass<'_> {
     /// Does one step and remembers what came of it.
     pub async fn perform(&mut self, step: Step, desired: &Desired, view: &View) {
+        tracing::debug!(step = step.name());
         // Nothing is asked of a connection that is not there: the planner was told.
         let link = self.link.clone();
         match (step, link) {

@@ -7,6 +7,7 @@ mod claims;
 mod context;
 mod effects;
 mod events;
+mod ghost;
 mod links;
 mod pass;
 mod target;
@@ -120,6 +121,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
         key,
         secrets: SecretIndex::default(),
         config_maps: SecretIndex::default(),
+        ghosts: std::sync::Mutex::default(),
         claims,
         memories: Memories::default(),
         events,
@@ -137,6 +139,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
     }
     future::join_all(scopes.into_iter().map(|scope| control(&ctx, scope, concurrency, targets))).await;
 
+    ghost::finish(&ctx).await;
     ctx.links.stop();
     // The last events are still on their way; they end with the last sender.
     drop(ctx);
@@ -163,7 +166,7 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ta
                 // What was deleted while nobody watched is not announced singly: the store still has it.
                 for object in known.state() {
                     if !object.meta().uid.as_ref().is_some_and(|uid| listed.contains(uid)) {
-                        context.gone(&object);
+                        context.forget(&object);
                     }
                 }
                 listed = HashSet::new();
@@ -171,7 +174,7 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ta
                 tell_listed.send_replace(true);
             }
             Ok(watcher::Event::Apply(object)) => context.seen(object),
-            Ok(watcher::Event::Delete(object)) => context.gone(object),
+            Ok(watcher::Event::Delete(object)) => ghost::gone(&context, object),
             Err(error) => context.caches.credentials_failed(error),
         })
         .reflect(writer)

@@ -41,9 +41,11 @@ pub(super) async fn reconcile(ctx: &Context, cached: Arc<ToolzzCredential>) -> A
     let Some(uid) = cached.meta().uid.clone() else {
         return Action::await_change();
     };
-    let object = ctx.memories.update(&uid, ctx.clock.now(), |remembered| newest(remembered, cached));
     ctx.caches.filled().await;
-    let mut pass = Pass { ctx, uid, object, link: None, material: Material::Unread, values: None, over: false };
+    let at_work = ctx.memories.update(&uid, ctx.clock.now(), |remembered| Arc::clone(&remembered.at_work));
+    let _at_work = at_work.lock().await;
+    let object = ctx.memories.update(&uid, ctx.clock.now(), |remembered| newest(remembered, cached));
+    let mut pass = Pass::new(ctx, uid, object);
     pass.material = pass.unchanged();
 
     for _ in 0..MOST_STEPS {
@@ -90,6 +92,12 @@ fn spread(wait: Duration, settings: &plan::Settings) -> Duration {
     if wait < settings.resync_interval / 2 { wait } else { wait.mul_f64(rand::random_range(1.0..1.1)) }
 }
 
+impl<'a> Pass<'a> {
+    pub fn new(ctx: &'a Context, uid: String, object: Arc<ToolzzCredential>) -> Self {
+        Self { ctx, uid, object, link: None, material: Material::Unread, values: None, over: false }
+    }
+}
+
 impl Pass<'_> {
     /// Changes what is remembered of this resource.
     pub fn remember<T>(&self, change: impl FnOnce(&mut Remembered) -> T) -> T {
@@ -129,7 +137,7 @@ impl Pass<'_> {
         if same { Material::Unchanged } else { Material::Unread }
     }
 
-    async fn observe(&mut self) -> (Desired, View) {
+    pub async fn observe(&mut self) -> (Desired, View) {
         let ctx = self.ctx;
         match ctx.links.of(&self.object) {
             Ok(link) => {

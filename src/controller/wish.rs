@@ -20,7 +20,8 @@ impl Pass<'_> {
     pub(super) async fn desired(&self) -> Desired {
         let (spec, meta) = (&self.object.spec, &self.object.metadata);
         let annotation = |name: &str| meta.annotations.as_ref().and_then(|all| all.get(name)).cloned();
-        let rotation = spec.rotation.clone();
+        let strategy = spec.rotation.as_ref().and_then(|rotation| rotation.strategy).unwrap_or_default();
+        let grace = spec.rotation.as_ref().and_then(|rotation| duration(rotation.grace_period.as_ref()?));
         let requested = annotation(REQUEST_ANNOTATION);
         if let Some(request) = &requested {
             self.note_request(request);
@@ -40,8 +41,9 @@ impl Pass<'_> {
             on_conflict: spec.on_conflict.unwrap_or(OnConflict::Fail),
             external_id: spec.external_id.clone(),
             may_adopt: self.link.as_ref().is_some_and(|link| link.may_adopt),
-            strategy: rotation.as_ref().and_then(|rotation| rotation.strategy).unwrap_or(RotationStrategy::Repoint),
-            grace: rotation.and_then(|rotation| duration(&rotation.grace_period?)).unwrap_or(GRACE),
+            strategy,
+            // Where nothing is replaced in turn, only what is gone anyway is superseded.
+            grace: if strategy == RotationStrategy::Replace { grace.unwrap_or(GRACE) } else { Duration::ZERO },
             target: spec.target.clone().map(target),
             suspended: spec.suspend.unwrap_or(false),
             requested,

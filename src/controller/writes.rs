@@ -57,17 +57,22 @@ impl Pass<'_> {
         let finalizers: Vec<&String> =
             meta.finalizers.iter().flatten().filter(|one| one.as_str() != FINALIZER).collect();
         let patch = json!({ "metadata": { "resourceVersion": meta.resource_version, "finalizers": finalizers } });
-        let object = Arc::clone(&self.object);
         if !self.patch(patch, false).await {
             return;
         }
         self.over = true;
+        tracing::info!("let go: the finalizer is gone");
+        self.tell_left_active(left_active);
+    }
+
+    /// Names what stays active because it could not be deactivated in time.
+    pub(super) fn tell_left_active(&self, left_active: &[CredentialId]) {
         for id in left_active {
             let note =
                 format!("the deletion deadline is over: credential {id} stays active at Toolzz; deactivate it there");
             tracing::error!(%id, "{note}");
             self.ctx.metrics.orphaned();
-            self.ctx.events.tell(&object, &Happening { reason: Reason::DeletionBlocked, note });
+            self.ctx.events.tell(&self.object, &Happening { reason: Reason::DeletionBlocked, note });
         }
     }
 

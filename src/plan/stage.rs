@@ -45,7 +45,8 @@ impl Planner<'_> {
                  deactivate one of them",
                 self.desired.name, namesake.row.id
             );
-            return tell(Reason::NameConflict, message, self.later());
+            // A deletion may be on its way that ends the conflict; looking again costs nothing.
+            return tell(Reason::NameConflict, message, Some(self.now + self.settings.settle_period));
         }
         let post = Post::new(self.desired, digest);
         match self.rejection(&post.fingerprint()) {

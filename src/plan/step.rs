@@ -47,6 +47,24 @@ pub enum Step {
     Rest(Option<Tick>),
 }
 
+impl Step {
+    /// What is done, in a word, for logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::ReadMaterial => "read material",
+            Self::Look { .. } => "look",
+            Self::Post(_) => "stage",
+            Self::Record(_) => "record",
+            Self::Put(_) => "commit",
+            Self::WriteTarget { .. } => "write target",
+            Self::DropTarget(_) => "drop target",
+            Self::Publish(_) => "publish",
+            Self::Release { .. } => "release",
+            Self::Rest(_) => "rest",
+        }
+    }
+}
+
 /// The creation of an inactive, marked credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Post {

@@ -11,6 +11,7 @@ mod failures;
 mod lifecycle;
 mod losses;
 mod rotation;
+mod sequences;
 mod shared;
 mod support;
 mod targets;

@@ -99,8 +99,11 @@ impl Lab {
     }
 
     pub fn start_operator(&mut self) {
-        let operator = Operator::start(self, &self.flags);
-        self.operator = Some(operator);
+        self.operator = Some(self.another_operator());
+    }
+
+    pub fn another_operator(&self) -> Operator {
+        Operator::start(self, &self.flags)
     }
 
     /// SIGKILL: nothing of the process gets to say goodbye.
