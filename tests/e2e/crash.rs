@@ -21,7 +21,7 @@ async fn killed_between_post_and_record() {
     let mut lab = Lab::start("crashpost").await;
     let gate = lab.simulator.hold(Operation::Create, Point::AfterCommit);
     lab.credential("openai").await;
-    gate.until_held(1).await;
+    held(&gate).await;
     lab.kill_operator();
     drop(gate);
     assert_eq!(lab.simulator.credentials().len(), 1);
@@ -35,7 +35,7 @@ async fn killed_between_record_and_commit() {
     let mut lab = Lab::start("crashput").await;
     let gate = lab.simulator.hold(Operation::Update, Point::BeforeCommit);
     lab.credential("openai").await;
-    gate.until_held(1).await;
+    held(&gate).await;
     lab.kill_operator();
     gate.discard();
     assert!(lab.simulator.active_named("openai").is_empty());
@@ -49,7 +49,7 @@ async fn killed_between_commit_and_publish() {
     let mut lab = Lab::start("crashpublish").await;
     let gate = lab.simulator.hold(Operation::Update, Point::AfterCommit);
     lab.credential("openai").await;
-    gate.until_held(1).await;
+    held(&gate).await;
     lab.kill_operator();
     drop(gate);
     lab.start_operator();
@@ -65,7 +65,7 @@ async fn killed_during_a_rotation() {
         let before = lab.until_ready("openai").await.status.unwrap();
         let gate = lab.simulator.hold(operation, point);
         lab.secret("openai", &[("key", &format!("{CANARY}-new"))]).await;
-        gate.until_held(1).await;
+        held(&gate).await;
         lab.kill_operator();
         gate.discard();
         lab.start_operator();

@@ -164,7 +164,6 @@ async fn a_deletion_does_not_wait_for_ever() {
     lab.simulator.go_down();
     lab.delete("openai").await;
     lab.until_gone("openai").await;
-    let (_, metrics) = lab.operator.as_ref().unwrap().get("/metrics");
-    assert!(metrics.contains("toolzz_operator_orphaned_active_credentials_total 1"), "{metrics}");
+    lab.operator.as_ref().unwrap().until_metric("toolzz_operator_orphaned_active_credentials_total 1").await;
     lab.until_event("DeletionBlocked").await;
 }

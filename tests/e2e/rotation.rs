@@ -50,35 +50,37 @@ async fn replace_survives_a_second_rotation_within_the_grace_period_and_a_way_ba
     assert_eq!(lab.simulator.credentials().len(), 3);
 }
 
+async fn replace_survives_a_kill(operation: Operation, point: Point) {
+    let mut lab = Lab::start("replacekill").await;
+    lab.credential_with("openai", replace("5s")).await;
+    lab.until_ready("openai").await;
+    let gate = lab.simulator.hold(operation, point);
+    lab.rotate("openai", "new").await;
+    held(&gate).await;
+    lab.kill_operator();
+    gate.discard();
+    lab.start_operator();
+    lab.until_reason("openai", "Rotated").await;
+    // And once more while the old one is deactivated.
+    let gate = lab.simulator.hold(Operation::Update, point);
+    held(&gate).await;
+    lab.kill_operator();
+    gate.discard();
+    lab.start_operator();
+    until_retired(&lab, "openai").await;
+    assert_eq!(lab.materials("openai"), ["new"], "{operation:?} {point:?}");
+    assert!(lab.simulator.max_simultaneously_active("openai") <= 2);
+    assert!(lab.simulator.read(|state| state.ever_active_while_marked().is_empty()));
+}
+
 #[tokio::test]
 async fn replace_survives_a_kill_at_every_effect() {
-    for (operation, point) in [
-        (Operation::Create, Point::BeforeCommit),
-        (Operation::Create, Point::AfterCommit),
-        (Operation::Update, Point::BeforeCommit),
-        (Operation::Update, Point::AfterCommit),
-    ] {
-        let mut lab = Lab::start("replacekill").await;
-        lab.credential_with("openai", replace("1s")).await;
-        lab.until_ready("openai").await;
-        let gate = lab.simulator.hold(operation, point);
-        lab.rotate("openai", "new").await;
-        gate.until_held(1).await;
-        lab.kill_operator();
-        gate.discard();
-        lab.start_operator();
-        lab.until_reason("openai", "Rotated").await;
-        // And once more while the old one is deactivated.
-        let gate = lab.simulator.hold(Operation::Update, point);
-        gate.until_held(1).await;
-        lab.kill_operator();
-        gate.discard();
-        lab.start_operator();
-        until_retired(&lab, "openai").await;
-        assert_eq!(lab.materials("openai"), ["new"], "{operation:?} {point:?}");
-        assert!(lab.simulator.max_simultaneously_active("openai") <= 2);
-        assert!(lab.simulator.read(|state| state.ever_active_while_marked().is_empty()));
-    }
+    futures::join!(
+        replace_survives_a_kill(Operation::Create, Point::BeforeCommit),
+        replace_survives_a_kill(Operation::Create, Point::AfterCommit),
+        replace_survives_a_kill(Operation::Update, Point::BeforeCommit),
+        replace_survives_a_kill(Operation::Update, Point::AfterCommit),
+    );
 }
 
 #[tokio::test]
@@ -104,7 +106,7 @@ async fn in_place_survives_a_kill_around_the_update() {
         lab.until_ready("openai").await;
         let gate = lab.simulator.hold(Operation::Update, point);
         lab.rotate("openai", "new").await;
-        gate.until_held(1).await;
+        held(&gate).await;
         lab.kill_operator();
         gate.discard();
         lab.start_operator();
@@ -164,7 +166,7 @@ async fn the_strategy_may_change_midway() {
     lab.until_ready("openai").await;
     let gate = lab.simulator.hold(Operation::Create, Point::AfterCommit);
     lab.rotate("openai", "new").await;
-    gate.until_held(1).await;
+    held(&gate).await;
     lab.api()
         .patch("openai", &Default::default(), &kube::api::Patch::Merge(json!({"spec": {"rotation": null}})))
         .await

@@ -87,7 +87,7 @@ impl Lab {
             simulator: Simulator::start(),
             directory,
             operator: None,
-            flags: ["--settle-period=3s", "--request-timeout=2s", "--resync-interval=10m"].map(str::to_owned).to_vec(),
+            flags: ["--settle-period=4s", "--request-timeout=3s", "--resync-interval=10m"].map(str::to_owned).to_vec(),
         }
     }
 
@@ -263,6 +263,11 @@ impl Lab {
     }
 }
 
+/// Waits until a request is held at this gate.
+pub async fn held(gate: &toolzz_simulator::Gate) {
+    tokio::time::timeout(PATIENCE, gate.until_held(1)).await.expect("nothing comes to the gate");
+}
+
 /// Status, reason and message of the Ready condition.
 pub fn ready(object: &ToolzzCredential) -> Option<(&str, &str, &str)> {
     let ready = condition(&object.status.as_ref()?.conditions, "Ready")?;
@@ -350,6 +355,18 @@ impl Operator {
             }
         };
         tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("/readyz does not become {code}"))
+    }
+
+    /// Waits until `/metrics` has this line.
+    pub async fn until_metric(&self, line: &str) {
+        let found = async {
+            while !self.get("/metrics").1.lines().any(|one| one == line) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, found)
+            .await
+            .unwrap_or_else(|_| panic!("no {line} in\n{}", self.get("/metrics").1));
     }
 
     /// SIGTERM; the exit code.
