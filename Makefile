@@ -35,10 +35,12 @@ check: tools ## format, lints, licences, generated files, chart
 generate: ## write the generated files
 	$(CARGO) run --quiet -- crds --dir crds
 	$(CARGO) run --quiet -- crds --dir charts/toolzz-operator/files/crds
+	$(CARGO) run --quiet -- docs --dir docs
 
 generated: ## are the generated files up to date?
 	$(CARGO) run --quiet -- crds --dir crds --check
 	$(CARGO) run --quiet -- crds --dir charts/toolzz-operator/files/crds --check
+	$(CARGO) run --quiet -- docs --dir docs --check
 
 deny: $(CARGO_DENY) ## licences, sources and bans of the dependencies
 	$(CARGO_DENY) --workspace check bans licenses sources

@@ -1,6 +1,8 @@
 //! The commands.
 
 mod crds;
+mod docs;
+mod files;
 mod run;
 
 use std::process::ExitCode;
@@ -31,6 +33,8 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Print the CustomResourceDefinitions as YAML, or write them to files.
     Crds(crds::CrdsArgs),
+    /// Print the reference of fields and reasons as Markdown, or write it to files.
+    Docs(docs::DocsArgs),
 }
 
 /// Does what the arguments say. Exit codes: 0 done, 1 failed, 2 wrong arguments.
@@ -38,6 +42,7 @@ pub fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(arguments) => run::run(*arguments),
         Command::Crds(arguments) => crds::crds(&arguments),
+        Command::Docs(arguments) => docs::docs(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
