@@ -54,7 +54,9 @@ after=$(kubectl get tzc openai -o 'jsonpath={.status.virtualKey} {.status.secret
 echo "before: virtualKey and secretId $before"
 echo "after:  virtualKey and secretId $after"
 run kubectl get --server "$simulator" --raw /_sim/table
-[ "${before% *}" = "${after% *}" ] && [ "${before#* }" != "${after#* }" ]
+# Each on its own line: the shell lets a failing part of `&&` pass.
+[ "${before% *}" = "${after% *}" ]
+[ "${before#* }" != "${after#* }" ]
 
 say "Renaming"
 run kubectl patch tzc openai --type merge -p '{"spec":{"name":"OpenAI Sales"}}'
