@@ -162,3 +162,15 @@ async fn a_namespace_goes_with_everything_in_it() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(lab.simulator.credentials().iter().all(|one| !one.is_active()));
 }
+
+#[tokio::test]
+async fn what_goes_without_its_finalizer_is_deactivated_all_the_same() {
+    let lab = Lab::start("ghost").await;
+    lab.credential("openai").await;
+    lab.until_ready("openai").await;
+    // So it looks when the API server decided on the deletion before the finalizer was there.
+    lab.plane.delete_in_store("toolzz.com.br/toolzzcredentials", &lab.namespace, "openai").await.unwrap();
+    lab.until_gone("openai").await;
+    lab.simulator.until(|state| state.credentials().iter().all(|one| !one.is_active())).await;
+    lab.assert_no_leak().await;
+}

@@ -20,6 +20,14 @@ use crate::{kubeconfig, protocol, protocol::Endpoints, supervisor::Supervisor};
 /// Why a control plane could not be started or used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// etcd did not do as it was told.
+    #[error("etcd, {key}: {problem}")]
+    Store {
+        /// The key.
+        key: String,
+        /// What went wrong.
+        problem: String,
+    },
     /// The supervisor's binary is not built.
     #[error(
         "no `controlplane` binary in or above {beside}: run `cargo build -p test-controlplane` with the same profile first, or set CONTROLPLANE_BIN"
@@ -224,6 +232,20 @@ impl ControlPlane {
     /// When it does not become ready again.
     pub async fn start_api_server(&self) -> Result<(), Error> {
         self.request(&[protocol::Command::StartApiServer]).await
+    }
+
+    /// Deletes an object in etcd, whatever finalizers it has. So ends a deletion whose API server looked for
+    /// finalizers before the first one was added: it does not look again.
+    ///
+    /// `resource` is the group and plural, as in `toolzz.com.br/toolzzcredentials`.
+    ///
+    /// # Errors
+    ///
+    /// When etcd does not answer, or there was no such object.
+    pub async fn delete_in_store(&self, resource: &str, namespace: &str, name: &str) -> Result<(), Error> {
+        let socket = self.directory().join(protocol::ETCD_SOCKET);
+        let key = format!("/registry/{resource}/{namespace}/{name}");
+        blocking(move || crate::store::delete(&socket, &key)).await
     }
 
     /// A kubectl of the same version, as the administrator. It leaves nothing in the user's home.

@@ -20,6 +20,7 @@
 mod control_plane;
 mod kubeconfig;
 pub mod protocol;
+mod store;
 mod supervisor;
 
 pub use control_plane::{ControlPlane, Error, Options};

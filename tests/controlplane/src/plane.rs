@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use test_controlplane::protocol::Endpoints;
+use test_controlplane::protocol::{ETCD_SOCKET, Endpoints};
 
 use crate::{
     cache,
@@ -30,8 +30,6 @@ const PORT_ATTEMPTS: u32 = 10;
 /// Below the range of which Linux takes the ports of outgoing connections: while the API server is stopped, none of
 /// those can take its port.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
-/// Sockets and not ports: nobody else can answer in the place of our etcd, and the names are relative, so short.
-const ETCD_SOCKET: &str = "etcd.sock";
 const ETCD_PEER_SOCKET: &str = "etcd-peer.sock";
 
 /// Why a control plane does not run.

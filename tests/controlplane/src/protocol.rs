@@ -6,6 +6,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+/// Where etcd listens, in the control plane's directory. A socket and not a port: nobody else can answer in the place of
+/// our etcd, and the name is relative, so short.
+pub const ETCD_SOCKET: &str = "etcd.sock";
+
 /// An order to the supervisor, on its standard input. End of input means: tear everything down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
