@@ -90,6 +90,17 @@ fn every_shape_of_a_listing_is_the_same_listing() {
 }
 
 #[test]
+fn ten_thousand_rows_hold_their_integration_once() {
+    let pairs: Vec<Value> = (0..10_000)
+        .map(|number| json!({"credentials": credential(&format!("c{number}")), "integration": openai()}))
+        .collect();
+    let listed = read(&Value::Array(pairs)).unwrap();
+    assert!(listed.complete && listed.rows.len() == 10_000);
+    let first = listed.rows[0].integration.clone().unwrap();
+    assert!(listed.rows.iter().all(|row| Arc::ptr_eq(row.integration.as_ref().unwrap(), &first)));
+}
+
+#[test]
 fn a_bad_row_is_left_out_and_said() {
     let good = json!({"credentials": credential("c"), "integration": "odd"});
     for bad in [
