@@ -463,6 +463,7 @@ fn while_the_type_is_not_known_every_listing_is_looked_at() {
 
 mod adoption;
 mod asking;
+mod between;
 mod deletion;
 mod invariants;
 mod replacing;
