@@ -28,3 +28,12 @@ pub const RECREATE_ANNOTATION: &str = "toolzz.com.br/recreate";
 pub const TARGET_LABEL: &str = "toolzz.com.br/target";
 /// The name the operator writes under (`metadata.managedFields`) and reports events as.
 pub const MANAGER: &str = "toolzz-operator";
+
+/// Lowercase hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

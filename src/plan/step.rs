@@ -1,12 +1,12 @@
 //! What to do next, as a value.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
 use super::{Ledger, Target};
 use crate::api::{
-    CredentialId, Fields, ListingKey, Reason, Row, TargetStatus, Tick, ToolzzCredentialStatus, marked_name,
+    CredentialId, Fields, ListingKey, Reason, Row, TargetStatus, Tick, ToolzzCredentialStatus, hex, marked_name,
 };
 
 /// One thing to do. Each has at most one effect: one write to Kubernetes or one call to the remote API.
@@ -199,10 +199,7 @@ pub(super) fn fingerprint(parts: &[&str]) -> String {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part.as_bytes());
     }
-    hash.finalize().iter().take(16).fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex(&hash.finalize()[..16])
 }
 
 const SECRET_ID: &str = "secretId";

@@ -1,7 +1,5 @@
 //! The installation key: what digests and ledgers are keyed with.
 
-use std::fmt::Write as _;
-
 use hmac::{Hmac, KeyInit, Mac};
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{Api, Client, api::PostParams};
@@ -11,7 +9,10 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroize;
 
 use super::Error;
-use crate::{api::MANAGER, kubernetes::timed};
+use crate::{
+    api::{MANAGER, hex},
+    kubernetes::timed,
+};
 
 /// The Secret in the operator's namespace.
 const SECRET: &str = "toolzz-operator-installation-key";
@@ -104,13 +105,6 @@ impl InstallationKey {
 pub(super) fn feed(hmac: &mut Hmac<Sha256>, part: &[u8]) {
     hmac.update(&(part.len() as u64).to_be_bytes());
     hmac.update(part);
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

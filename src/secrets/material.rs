@@ -8,6 +8,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use zeroize::Zeroizing;
 
 use super::{InstallationKey, key};
+use crate::api::hex;
 
 /// The values of a credential: the API's `credentials` array. Wiped when dropped. It cannot be printed or serialised:
 ///
@@ -32,7 +33,7 @@ impl Material {
                 key::feed(&mut hmac, value.expose_secret().as_bytes());
             }
         }
-        format!("{}:{}", key.id(), key::hex(&hmac.finalize().into_bytes()))
+        format!("{}:{}", key.id(), hex(&hmac.finalize().into_bytes()))
     }
 
     /// The array as JSON text.
