@@ -97,6 +97,14 @@ fn as_in_a_backup(object: &toolzz_operator::api::ToolzzCredential) -> Value {
     manifest
 }
 
+/// A resource goes without its operator, as with the cluster it was in.
+async fn lose(lab: &Lab, name: &str) {
+    let free = kube::api::Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    lab.api().patch(name, &Default::default(), &free).await.unwrap();
+    lab.delete(name).await;
+    lab.until_gone(name).await;
+}
+
 #[tokio::test]
 async fn a_restored_backup_ends_with_the_same_credentials() {
     let mut lab = Lab::start("backup").await;
@@ -104,10 +112,7 @@ async fn a_restored_backup_ends_with_the_same_credentials() {
     let before = lab.until_ready("openai").await;
     lab.kill_operator();
     // The namespace was lost: the resource went without the operator, and comes back from the backup.
-    let gone = kube::api::Patch::Merge(json!({"metadata": {"finalizers": null}}));
-    lab.api().patch("openai", &Default::default(), &gone).await.unwrap();
-    lab.delete("openai").await;
-    lab.until_gone("openai").await;
+    lose(&lab, "openai").await;
     lab.create(as_in_a_backup(&before)).await.unwrap();
     lab.start_operator();
     let after = lab.until_ready("openai").await;
@@ -124,10 +129,7 @@ async fn every_manifest_applied_to_a_new_cluster_ends_with_the_same_credentials(
     let before = lab.until_ready("openai").await;
     lab.kill_operator();
     // Another cluster: another installation key, other uids, nothing but the manifests.
-    let gone = kube::api::Patch::Merge(json!({"metadata": {"finalizers": null}}));
-    lab.api().patch("openai", &Default::default(), &gone).await.unwrap();
-    lab.delete("openai").await;
-    lab.until_gone("openai").await;
+    lose(&lab, "openai").await;
     let secrets: Api<Secret> = Api::namespaced(lab.client.clone(), &lab.namespace);
     secrets.delete("toolzz-operator-installation-key", &Default::default()).await.unwrap();
     let mut manifest = lab.manifest("openai");

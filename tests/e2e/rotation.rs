@@ -9,6 +9,14 @@ fn replace(grace: &str) -> serde_json::Value {
     json!({"rotation": {"strategy": "Replace", "gracePeriod": grace}})
 }
 
+/// SIGKILL with a request at this gate, which is dropped as it is; and a new operator.
+async fn kill_at(lab: &mut Lab, gate: toolzz_simulator::Gate) {
+    held(&gate).await;
+    lab.kill_operator();
+    gate.discard();
+    lab.start_operator();
+}
+
 /// Nothing superseded is left in the record.
 async fn until_retired(lab: &Lab, name: &str) {
     lab.until(name, "without superseded credentials", |object| object.status.as_ref().unwrap().retiring.is_empty())
@@ -56,17 +64,11 @@ async fn replace_survives_a_kill(operation: Operation, point: Point) {
     lab.until_ready("openai").await;
     let gate = lab.simulator.hold(operation, point);
     lab.rotate("openai", "new").await;
-    held(&gate).await;
-    lab.kill_operator();
-    gate.discard();
-    lab.start_operator();
+    kill_at(&mut lab, gate).await;
     lab.until_reason("openai", "Rotated").await;
     // And once more while the old one is deactivated.
     let gate = lab.simulator.hold(Operation::Update, point);
-    held(&gate).await;
-    lab.kill_operator();
-    gate.discard();
-    lab.start_operator();
+    kill_at(&mut lab, gate).await;
     until_retired(&lab, "openai").await;
     assert_eq!(lab.materials("openai"), ["new"], "{operation:?} {point:?}");
     assert!(lab.simulator.max_simultaneously_active("openai") <= 2);
@@ -106,10 +108,7 @@ async fn in_place_survives_a_kill_around_the_update() {
         lab.until_ready("openai").await;
         let gate = lab.simulator.hold(Operation::Update, point);
         lab.rotate("openai", "new").await;
-        held(&gate).await;
-        lab.kill_operator();
-        gate.discard();
-        lab.start_operator();
+        kill_at(&mut lab, gate).await;
         lab.until_reason("openai", "Rotated").await;
         assert_eq!(lab.materials("openai"), ["new"], "{point:?}");
         assert_eq!(lab.simulator.credentials().len(), 1);
