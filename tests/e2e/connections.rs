@@ -276,7 +276,7 @@ async fn what_a_connection_may_not_be_is_refused_at_admission() {
     }
 
     for example in ["connection-tenant.yaml", "connection-platform.yaml"] {
-        let file = format!("{}/examples/{example}", env!("CARGO_MANIFEST_DIR"));
+        let file = format!("{}/examples/features/{example}", env!("CARGO_MANIFEST_DIR"));
         let args = ["apply", "--dry-run=server", "-n", &lab.namespace, "-f", &file];
         let output = lab.plane.kubectl(args).output().unwrap();
         assert!(output.status.success(), "{example}: {}", String::from_utf8_lossy(&output.stderr));
