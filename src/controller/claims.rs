@@ -40,7 +40,7 @@ struct State {
 impl State {
     fn remove(&mut self, uid: &str) -> Option<Claim> {
         let claim = self.claims.remove(uid)?;
-        for id in named(&claim.ledger) {
+        for id in claim.ledger.named() {
             if let Some(uids) = self.by_credential.get_mut(id) {
                 uids.remove(uid);
                 if uids.is_empty() {
@@ -53,13 +53,13 @@ impl State {
 
     fn insert(&mut self, uid: &str, claim: Claim) {
         self.remove(uid);
-        for id in named(&claim.ledger) {
+        for id in claim.ledger.named() {
             self.by_credential.entry(id.clone()).or_default().insert(uid.to_owned());
         }
         self.claims.insert(uid.to_owned(), claim);
     }
 
-    /// The other resources that hold a credential of this service, the one that goes first in front.
+    /// The other resources whose ledgers name a credential of this service, the one that goes first in front.
     fn others<'a>(
         &'a self,
         service: &'a str,
@@ -69,15 +69,9 @@ impl State {
         let uids = self.by_credential.get(id).into_iter().flatten();
         uids.filter(move |other| *other != uid).filter_map(move |other| {
             let claim = self.claims.get(other)?;
-            let holds = claim.service == service && claim.ledger.credentials().any(|(held, _)| held == id);
-            holds.then_some((other, claim))
+            (claim.service == service).then_some((other, claim))
         })
     }
-}
-
-/// Every credential a ledger names: its own, the superseded, and where the material came from.
-fn named(ledger: &Ledger) -> impl Iterator<Item = &CredentialId> {
-    ledger.credentials().map(|(id, _)| id).chain([&ledger.staged_as])
 }
 
 /// A holder, told to somebody in this namespace: what is in another one is not shown.
@@ -112,7 +106,7 @@ impl Claims {
     pub fn take(&self, object: &ToolzzCredential, service: &str, ledger: &Ledger) -> Result<(), String> {
         let Some(uid) = object.uid() else { return Ok(()) };
         let mut state = lock(&self.0);
-        if let Some((_, claim)) = state.others(service, &ledger.id, &uid).next() {
+        if let Some((_, claim)) = ledger.named().find_map(|id| state.others(service, id, &uid).next()) {
             return Err(told(claim, object.meta().namespace.as_deref()));
         }
         let claim = Claim {

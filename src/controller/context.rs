@@ -46,18 +46,19 @@ impl Context {
         let place = place(object, &connection);
         let annotation = meta.annotations.as_ref().and_then(|annotations| annotations.get(LEDGER_ANNOTATION));
         let copy = object.status.as_ref().and_then(|status| status.ledger.as_ref());
-        let mut texts = annotation.into_iter().chain(copy).peekable();
-        if texts.peek().is_none() {
+        if annotation.is_none() && copy.is_none() {
             return (Recorded::Nothing, None);
         }
         let mac = |parts: &[&[u8]]| self.key.mac(parts);
-        let found = texts.find_map(|text| Some((Ledger::read(text, place, &mac)?, text)));
-        match found {
+        let read = |text: &'_ String| Some((Ledger::read(text, place, &mac)?, text.clone()));
+        // Of equal ones the annotation.
+        let found = copy.and_then(read).into_iter().chain(annotation.and_then(read));
+        match found.max_by_key(|(ledger, _)| (ledger.uid == *uid, ledger.sequence)) {
             None => (Recorded::Forged, None),
-            Some((ledger, text)) if ledger.uid == *uid => (Recorded::Own(ledger), Some(text.clone())),
+            Some((ledger, text)) if ledger.uid == *uid => (Recorded::Own(ledger), Some(text)),
             Some((ledger, _)) => {
                 let service = self.links.of(object).map(|link| link.service.clone()).unwrap_or_default();
-                let held = ledger.credentials().any(|(id, _)| self.claims.holder(object, &service, id).is_some());
+                let held = ledger.named().any(|id| self.claims.holder(object, &service, id).is_some());
                 (Recorded::Former { ledger, held }, None)
             }
         }
@@ -105,10 +106,11 @@ impl Context {
 
     /// Forgets a resource that is gone.
     pub fn forget(&self, object: &ToolzzCredential) {
-        self.gone(object);
+        // Before the claims: who takes one for a resource that is known has it removed here.
         if let Some(uid) = object.meta().uid.as_deref() {
             self.memories.remove(uid);
         }
+        self.gone(object);
     }
 }
 
@@ -116,7 +118,15 @@ impl Context {
 pub(super) fn place<'a>(object: &'a ToolzzCredential, connection: &'a str) -> Place<'a> {
     let meta = object.meta();
     let text = |value: &'a Option<String>| value.as_deref().unwrap_or_default();
-    Place { namespace: text(&meta.namespace), name: text(&meta.name), connection }
+    let spec = &object.spec;
+    let slug = spec.integration_ref.as_ref().map(|integration| integration.slug.as_str());
+    Place {
+        namespace: text(&meta.namespace),
+        name: text(&meta.name),
+        connection,
+        unity: &spec.unity_id,
+        integration: spec.integration_id.as_deref().or(slug).unwrap_or_default(),
+    }
 }
 
 /// The Secrets whose changes concern a resource.
@@ -149,6 +159,8 @@ pub(super) struct Remembered {
     pub at_work: Arc<tokio::sync::Mutex<()>>,
     /// An event has told that the ledger does not verify.
     pub told_invalid: bool,
+    /// What stays active when the resource goes was named.
+    pub told_left_active: bool,
     /// The connection could not be used when it was last asked for.
     pub unlinked: bool,
     /// The newest generation the watch has shown.
@@ -203,11 +215,9 @@ impl Memories {
     }
 
     /// Does this unless the resource is gone.
-    pub fn while_known(&self, uid: &str, act: impl FnOnce()) {
+    pub fn while_known<T>(&self, uid: &str, act: impl FnOnce() -> T) -> Option<T> {
         let memories = lock(&self.0);
-        if memories.contains_key(uid) {
-            act();
-        }
+        memories.contains_key(uid).then(act)
     }
 
     fn remove(&self, uid: &str) {

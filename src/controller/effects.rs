@@ -3,7 +3,7 @@
 use super::{links::Link, pass::Pass};
 use crate::{
     api::{ListingKey, Reason, Row, Tick, marker_tag},
-    plan::{Desired, Material, Post, Put, Rejection, Step, View, differences},
+    plan::{Desired, Material, Post, Put, Rejection, SentInPlace, Step, View, differences},
     remote::{NewCredential, NotDone, Outcome, Unknown},
     secrets,
 };
@@ -127,18 +127,21 @@ impl Pass<'_> {
                 let now = self.ctx.clock.now();
                 self.remember(|remembered| {
                     let memory = &mut remembered.plan;
-                    memory.rejected = rejected;
                     if put.id_is_own(view) {
+                        memory.rejected.clear();
                         memory.doubt = None;
                         memory
                             .corrected
                             .extend(changes.iter().filter(|change| !view.memory.corrected.contains(change)));
                     }
+                    if let Some(rejection) = rejected.clone() {
+                        memory.refused(rejection);
+                    }
                     if inactive && (desired.deleting_for.is_some() || !put.id_is_own(view)) {
                         memory.deactivated(&put.id, now);
                     }
-                    if let (Some(digest), None) = (&put.material, &memory.rejected) {
-                        memory.in_place = Some((digest.clone(), secret_id));
+                    if let (Some(digest), None) = (&put.material, &rejected) {
+                        memory.in_place = Some(SentInPlace { digest: digest.clone(), secret_id, at: now });
                     }
                 });
             }
@@ -182,7 +185,7 @@ impl Pass<'_> {
             (NotDone::Rejected { .. } | NotDone::Unsendable { .. }, Some(request)) => {
                 let message = format!("{why}; not sent again until the spec or the key material changes");
                 let rejection = Rejection { request, reason: why.reason(), message };
-                self.remember(|remembered| remembered.plan.rejected = Some(rejection));
+                self.remember(|remembered| remembered.plan.refused(rejection));
             }
             // Rights are given without a word to us.
             (NotDone::Forbidden { .. }, _) => {

@@ -174,8 +174,7 @@ impl Put {
             (
                 Reason::RotationUnsupported,
                 "Toolzz accepted the update but did not take over the new key material (secretId is unchanged); \
-                 agents go on with the old key. Restore the old material in the Secret, or set \
-                 spec.rotation.strategy: Replace to go on with a new credential"
+                 agents go on with the old key. Set spec.rotation.strategy: Replace to go on with a new credential"
                     .to_owned(),
             )
         } else if !left.is_empty() {

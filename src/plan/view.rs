@@ -87,10 +87,10 @@ pub struct Target {
 
 impl Target {
     /// What the object shall hold.
-    pub fn content(&self, row: &Row) -> BTreeMap<String, String> {
+    pub fn content(&self, row: &Row, virtual_key: Option<&str>) -> BTreeMap<String, String> {
         let keys = &self.keys;
         [
-            (&keys.virtual_key, row.virtual_key.as_deref()),
+            (&keys.virtual_key, virtual_key),
             (&keys.id, Some(row.id.as_str())),
             (&keys.secret_id, Some(row.fields.secret_id.as_str())),
         ]
@@ -163,6 +163,17 @@ pub struct Trouble {
     pub retry_at: Option<Tick>,
 }
 
+/// Key material that Toolzz took with an update.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentInPlace {
+    /// Its digest.
+    pub digest: String,
+    /// The secretId of the answer.
+    pub secret_id: SecretId,
+    /// When the answer came.
+    pub at: Tick,
+}
+
 /// What this process remembers of a resource. Losing it costs a look, never a credential.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Memory {
@@ -184,8 +195,10 @@ pub struct Memory {
     pub corrected: Vec<&'static str>,
     /// Credentials that were deactivated for good, or are gone, and when that was seen.
     pub inactive: Vec<(CredentialId, Tick)>,
-    /// The digest of the material that was sent in place, and the secretId of the answer.
-    pub in_place: Option<(String, SecretId)>,
+    /// The material that was sent in place and is not recorded yet.
+    pub in_place: Option<SentInPlace>,
+    /// This process recorded that the material is unknown: none before it has an update on its way that carries any.
+    pub marked_unknown: bool,
     /// The last value of the user's request, and when it was seen.
     pub requested: Option<(String, Tick)>,
     /// The target as this process wrote it.
@@ -194,8 +207,8 @@ pub struct Memory {
     pub target_dropped: Option<String>,
     /// Why the target cannot be written, and when that was found.
     pub target_conflict: Option<(String, Tick)>,
-    /// A request the API refused in this process.
-    pub rejected: Option<Rejection>,
+    /// The requests the API refused in this process, since one for the resource's own credential was taken.
+    pub rejected: Vec<Rejection>,
     /// What keeps the operator from going on.
     pub trouble: Option<Trouble>,
 }
@@ -227,7 +240,8 @@ impl Memory {
         if self.requested.as_ref().is_none_or(|(noted, _)| noted != request) {
             self.requested = Some((request.to_owned(), now));
             // "Now" means whatever stood in the way before.
-            (self.trouble, self.rejected) = (None, None);
+            self.trouble = None;
+            self.rejected.clear();
         }
     }
 
@@ -235,6 +249,17 @@ impl Memory {
     pub fn deactivated(&mut self, id: &CredentialId, at: Tick) {
         self.inactive.retain(|(other, _)| other != id);
         self.inactive.push((id.clone(), at));
+    }
+
+    /// Takes note that the API refused a request.
+    pub fn refused(&mut self, rejection: Rejection) {
+        self.rejected.retain(|other| other.request != rejection.request);
+        self.rejected.push(rejection);
+    }
+
+    /// Whether the API refused this request in this process.
+    pub fn rejection(&self, request: &str) -> Option<&Rejection> {
+        self.rejected.iter().find(|rejection| rejection.request == request)
     }
 
     /// Since when a credential is known to be inactive.
