@@ -116,7 +116,7 @@ impl Pass<'_> {
         match link.connection.update(&put.id, &put.fields, credentials.as_ref()).await {
             Outcome::Done(row) => {
                 tracing::info!(id = %put.id, changes = put.changes.join(","), "put right");
-                let rejected = put.verify(&row);
+                let rejected = put.verify(&row, self.ctx.clock.now());
                 // What really changed: where nothing was seen the whole row was sent.
                 let changes = match before {
                     Some(before) if put.material.is_none() => differences(&row.fields, &before.row.fields),
@@ -153,14 +153,12 @@ impl Pass<'_> {
                 let retired = desired.deleting_for.is_some() || !put.id_is_own(view);
                 self.remember(|remembered| {
                     if retired {
-                        remembered.plan.deactivated(&put.id, now);
+                        remembered.plan.missing.push((put.id.clone(), now));
                     } else {
                         remembered.plan.gone.get_or_insert((put.id.clone(), now));
                     }
                 });
-                if !retired {
-                    tracing::warn!(id = %put.id, %why, "an update met no credential; looking again");
-                }
+                tracing::warn!(id = %put.id, %why, "an update met no credential; looking again");
             }
             Outcome::NotDone(why) => self.not_done(&why, Some(put.fingerprint())),
             Outcome::Unknown(Unknown { .. }) => {
@@ -184,7 +182,7 @@ impl Pass<'_> {
         match (why, request) {
             (NotDone::Rejected { .. } | NotDone::Unsendable { .. }, Some(request)) => {
                 let message = format!("{why}; not sent again until the spec or the key material changes");
-                let rejection = Rejection { request, reason: why.reason(), message };
+                let rejection = Rejection { request, reason: why.reason(), message, at: now };
                 self.remember(|remembered| remembered.plan.refused(rejection));
             }
             // Rights are given without a word to us.

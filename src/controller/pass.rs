@@ -252,6 +252,11 @@ impl Pass<'_> {
         });
         let row = |id| keys.iter().find_map(|key| inventory.row(key, id));
         let own = recorded.own();
+        let known = match recorded {
+            Recorded::Own(ledger) => Some(ledger),
+            Recorded::Former { ledger, held: false } if desired.deleting_for.is_some() => Some(ledger),
+            _ => None,
+        };
         let of_integration =
             |seen: &crate::api::Seen| seen.row.fields.integration_id.eq_ignore_ascii_case(&desired.integration_id);
         let marked = match &self.material {
@@ -272,8 +277,8 @@ impl Pass<'_> {
         Sight {
             listing,
             shows_inactive: inventory.shows_inactive(),
-            recorded: own.and_then(|ledger| row(&ledger.id)),
-            retiring: own.iter().flat_map(|ledger| &ledger.retiring).filter_map(|old| row(&old.id)).collect(),
+            recorded: known.and_then(|ledger| row(&ledger.id)),
+            retiring: known.iter().flat_map(|ledger| &ledger.retiring).filter_map(|old| row(&old.id)).collect(),
             marked,
             namesakes: named.iter().flat_map(|key| inventory.named(key, &desired.name)).filter(namesake).collect(),
             external: external.and_then(row),

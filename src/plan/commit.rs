@@ -2,8 +2,8 @@
 //! after: the target, and the end of superseded credentials.
 
 use super::{
-    Ledger, Material, Put, Step, Target, differences,
-    next::{Plan, Planner, just_after, tell},
+    Ledger, Material, Put, Rejection, Step, Target, differences,
+    next::{Plan, Planner, just_after, rejected, tell},
     report::Verdict,
 };
 use crate::api::{Fields, Reason, RotationStrategy, Seen, Tick};
@@ -118,7 +118,7 @@ impl Planner<'_> {
             {
                 Plan::Do(Step::Record(ledger.promoted()))
             }
-            Some(rejection) => self.rejected(rejection),
+            Some(rejection) => rejected(rejection, self.later()),
         }
     }
 
@@ -153,7 +153,7 @@ impl Planner<'_> {
         let put =
             Put { id: ledger.id.clone(), fields, changes: vec!["credentials"], material: Some(digest.to_owned()) };
         match self.rejection(&put.fingerprint()) {
-            Some(rejection) => self.rejected(rejection),
+            Some(rejection) => rejected(rejection, self.later()),
             None => Plan::Do(Step::Put(put)),
         }
     }
@@ -251,6 +251,13 @@ impl Planner<'_> {
                 sooner(just_after(self.now + left.unsigned_abs()));
                 continue;
             }
+            if let Some(told) = self.view.memory.missing_since(&old.id) {
+                match self.confirms(told) {
+                    Ok(look) => return Err(look),
+                    Err(again) => sooner(again),
+                }
+                continue;
+            }
             let Some(inactive_since) = self.view.memory.inactive_since(&old.id) else {
                 let shown = self.view.sight.retiring.iter().find(|seen| seen.row.id == old.id);
                 let fields = shown.map_or_else(
@@ -259,8 +266,11 @@ impl Planner<'_> {
                 );
                 let fields = Fields { active: false, ..fields };
                 let put = Put { id: old.id.clone(), fields, changes: vec!["status"], material: None };
-                match self.rejection(&put.fingerprint()) {
-                    Some(rejection) => refused = refused.or(Some(rejection)),
+                match self.refused_lately(&put) {
+                    Some(rejection) => {
+                        sooner(just_after(rejection.at + self.settings.resync_interval));
+                        refused = refused.or(Some(rejection.clone()));
+                    }
                     None => return Err(Plan::Do(Step::Put(put))),
                 }
                 continue;
@@ -275,8 +285,24 @@ impl Planner<'_> {
             }
         }
         match refused {
-            Some(rejection) => Err(self.rejected(rejection)),
+            Some(rejection) => Err(rejected(rejection, wake)),
             None => Ok(wake),
         }
+    }
+
+    /// The look that confirms that a credential does not exist; or when to take another, where the last one could not
+    /// be read as a whole.
+    pub fn confirms(&self, told: Tick) -> Result<Plan, Tick> {
+        let Some(listing) = self.view.sight.listing.filter(|listing| listing.began_at > told) else {
+            return Ok(self.look(told));
+        };
+        let again = listing.began_at + self.settings.settle_period;
+        if self.now > again { Ok(self.look(again)) } else { Err(just_after(again)) }
+    }
+
+    /// A deactivation is never given up: what was refused is tried again after a while.
+    pub fn refused_lately(&self, put: &Put) -> Option<&Rejection> {
+        let rejection = self.view.memory.rejection(&put.fingerprint())?;
+        (self.now <= rejection.at + self.settings.resync_interval).then_some(rejection)
     }
 }

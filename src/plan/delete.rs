@@ -61,20 +61,30 @@ impl Planner<'_> {
             {
                 continue;
             }
+            if let Some(told) = memory.missing_since(id) {
+                return match self.confirms(told) {
+                    Ok(look) => look,
+                    Err(again) => blocked(id, "whether it exists is not known", Some(again)),
+                };
+            }
             let put = Put {
                 id: (*id).clone(),
                 fields: self.deactivated(id, secret_id, ledger),
                 changes: vec!["status"],
                 material: None,
             };
-            match memory.rejection(&put.fingerprint()) {
+            match self.refused_lately(&put) {
                 None => return Plan::Do(Step::Put(put)),
-                Some(rejection) => refused = refused.or(Some((*id, &rejection.message))),
+                Some(rejection) => refused = refused.or(Some((*id, rejection))),
             }
         }
         let late = "an update whose answer was lost may still take effect";
         match refused {
-            Some((id, why)) => blocked(id, why, memory.late_until.map(just_after).filter(|late| *late > self.now)),
+            Some((id, rejection)) => {
+                let again = just_after(rejection.at + self.settings.resync_interval);
+                let late = memory.late_until.map(just_after).filter(|late| *late > self.now);
+                blocked(id, &rejection.message, late.into_iter().chain([again]).min())
+            }
             None => blocked(first, late, memory.late_until.map(just_after)),
         }
     }

@@ -248,17 +248,18 @@ impl Planner<'_> {
             request: told.request.clone(),
             reason: Reason::from_name(&told.reason).unwrap_or(Reason::RejectedByApi),
             message: told.message.clone(),
+            at: Tick(0),
         })
     }
+}
 
-    pub fn rejected(&self, rejection: Rejection) -> Plan {
-        Plan::Tell(Verdict {
-            problem: Some((rejection.reason, rejection.message.clone())),
-            wake: self.later(),
-            rejection: Some(rejection),
-            ..Verdict::default()
-        })
-    }
+pub(super) fn rejected(rejection: Rejection, wake: Option<Tick>) -> Plan {
+    Plan::Tell(Verdict {
+        problem: Some((rejection.reason, rejection.message.clone())),
+        wake,
+        rejection: Some(rejection),
+        ..Verdict::default()
+    })
 }
 
 /// The first moment that is certainly after another.

@@ -2,7 +2,7 @@
 
 use super::{
     Ledger, Post, Step,
-    next::{Plan, Planner, just_after, tell},
+    next::{Plan, Planner, just_after, rejected, tell},
 };
 use crate::api::{CredentialId, ListingFacts, OnConflict, Reason, Seen};
 
@@ -50,7 +50,7 @@ impl Planner<'_> {
         }
         let post = Post::new(self.desired, digest);
         match self.rejection(&post.fingerprint()) {
-            Some(rejection) => self.rejected(rejection),
+            Some(rejection) => rejected(rejection, self.later()),
             None => Plan::Do(Step::Post(post)),
         }
     }

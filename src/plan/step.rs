@@ -120,6 +120,8 @@ pub struct Rejection {
     pub reason: Reason,
     /// Why, for people.
     pub message: String,
+    /// When; zero where an earlier process told.
+    pub at: Tick,
 }
 
 impl Post {
@@ -166,7 +168,7 @@ impl Put {
     /// Whether the answer shows what was asked for.
     ///
     /// A 2xx whose row is another than the one sent is not believed: the request would be sent for ever.
-    pub fn verify(&self, answer: &Row) -> Option<Rejection> {
+    pub fn verify(&self, answer: &Row, at: Tick) -> Option<Rejection> {
         let mut left = differences(&self.fields, &answer.fields);
         // Material sent in place may get a new place in the vault: the answer says which.
         left.retain(|field| self.material.is_none() || *field != SECRET_ID);
@@ -188,7 +190,7 @@ impl Put {
         } else {
             return None;
         };
-        Some(Rejection { request: self.fingerprint(), reason, message })
+        Some(Rejection { request: self.fingerprint(), reason, message, at })
     }
 }
 

@@ -195,6 +195,8 @@ pub struct Memory {
     pub corrected: Vec<&'static str>,
     /// Credentials that were deactivated for good, or are gone, and when that was seen.
     pub inactive: Vec<(CredentialId, Tick)>,
+    /// Credentials that a deactivation was told do not exist, and when. One answer is not believed.
+    pub missing: Vec<(CredentialId, Tick)>,
     /// The material that was sent in place and is not recorded yet.
     pub in_place: Option<SentInPlace>,
     /// This process recorded that the material is unknown: none before it has an update on its way that carries any.
@@ -224,6 +226,19 @@ impl Memory {
         if sight.recorded.as_ref().is_some_and(|seen| self.gone.as_ref().is_some_and(|(_, since)| seen.at > *since)) {
             self.gone = None;
         }
+        if let Some(listing) = sight.listing.filter(|listing| listing.complete && !listing.suspect) {
+            // What is active is in every listing.
+            let active = |id: &CredentialId| {
+                let mut shown = sight.recorded.iter().chain(&sight.retiring);
+                shown.any(|seen| seen.row.id == *id && seen.row.fields.active)
+            };
+            let (told, open) =
+                std::mem::take(&mut self.missing).into_iter().partition(|(_, at)| listing.began_at > *at);
+            self.missing = open;
+            for (id, _) in Vec::into_iter(told).filter(|(id, _)| !active(id)) {
+                self.deactivated(&id, listing.began_at);
+            }
+        }
         for seen in &sight.retiring {
             match self.inactive_since(&seen.row.id) {
                 Some(since) if seen.row.fields.active && seen.at > since => {
@@ -249,6 +264,11 @@ impl Memory {
     pub fn deactivated(&mut self, id: &CredentialId, at: Tick) {
         self.inactive.retain(|(other, _)| other != id);
         self.inactive.push((id.clone(), at));
+    }
+
+    /// When a deactivation was told that a credential does not exist, if no listing has settled that yet.
+    pub fn missing_since(&self, id: &CredentialId) -> Option<Tick> {
+        self.missing.iter().find_map(|(other, at)| (other == id).then_some(*at))
     }
 
     /// Takes note that the API refused a request.

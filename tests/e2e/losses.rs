@@ -124,11 +124,11 @@ async fn a_deletion_during_an_unknown_outcome_leaves_nothing_active() {
         let label = format!("{operation:?} {fault:?}");
         lab.simulator.fault(operation, Times::Next(1), fault);
         lab.credential("openai").await;
-        lab.simulator.until(move |state| state.counts(operation).received >= 1).await;
+        lab.until_remote(move |state| state.counts(operation).received >= 1).await;
         lab.delete("openai").await;
         if operation == Operation::Update {
             // The worst moment for an update to come late: after the deactivation was answered.
-            lab.simulator.until(move |state| state.counts(operation).answered_2xx >= 1).await;
+            lab.until_remote(move |state| state.counts(operation).answered_2xx >= 1).await;
             lab.simulator.release_late();
         }
         lab.until_gone("openai").await;
@@ -172,7 +172,7 @@ async fn a_resource_that_goes_without_its_finalizer_is_deactivated_all_the_same(
     lab.api().patch("openai", &Default::default(), &bare).await.unwrap();
     lab.delete("openai").await;
     lab.until_gone("openai").await;
-    lab.simulator.until(|state| state.counts(Operation::Update).committed >= 2).await;
+    lab.until_remote(|state| state.counts(Operation::Update).committed >= 2).await;
     assert!(lab.simulator.active_named("openai").is_empty());
 }
 
@@ -228,6 +228,6 @@ async fn what_goes_without_its_finalizer_is_deactivated_all_the_same() {
     // So it looks when the API server decided on the deletion before the finalizer was there.
     lab.plane.delete_in_store("toolzz.com.br/toolzzcredentials", &lab.namespace, "openai").await.unwrap();
     lab.until_gone("openai").await;
-    lab.simulator.until(|state| state.credentials().iter().all(|one| !one.is_active())).await;
+    lab.until_remote(|state| state.credentials().iter().all(|one| !one.is_active())).await;
     lab.assert_no_leak().await;
 }

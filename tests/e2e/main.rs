@@ -11,6 +11,7 @@ mod examples;
 mod failures;
 mod lifecycle;
 mod losses;
+mod remote_faults;
 mod rotation;
 mod sequences;
 mod shared;

@@ -128,7 +128,7 @@ async fn in_place_there_and_back_again_ends_with_what_the_secret_holds() {
         // The new material is sent, nobody hears of it, and the Secret goes back.
         lab.simulator.fault(Operation::Update, Times::Next(1), fault);
         lab.rotate("openai", "new").await;
-        lab.simulator.until(|state| state.counts(Operation::Update).received >= 2).await;
+        lab.until_remote(|state| state.counts(Operation::Update).received >= 2).await;
         if killed {
             lab.kill_operator();
         }
@@ -136,7 +136,7 @@ async fn in_place_there_and_back_again_ends_with_what_the_secret_holds() {
         if killed {
             lab.start_operator();
         }
-        lab.simulator.until(|state| state.counts(Operation::Update).answered_2xx >= 2).await;
+        lab.until_remote(|state| state.counts(Operation::Update).answered_2xx >= 2).await;
         // The new material takes effect after the old one was sent again.
         lab.simulator.release_late();
         lab.until("openai", "settled again", |object| {

@@ -179,6 +179,12 @@ impl Lab {
         active.iter().map(|one| material(one.row.secret_id).replace(&format!("{CANARY}-"), "")).collect()
     }
 
+    /// Waits until the simulator's state is so.
+    pub async fn until_remote(&self, so: impl FnMut(&toolzz_simulator::State) -> bool) {
+        let so = tokio::time::timeout(PATIENCE, self.simulator.until(so)).await;
+        so.unwrap_or_else(|_| panic!("Toolzz does not come to be so: {:#?}\n{}", self.simulator.journal(), self.log()));
+    }
+
     pub async fn delete(&self, name: &str) {
         self.api().delete(name, &DeleteParams::default()).await.unwrap();
     }
@@ -260,6 +266,13 @@ impl Lab {
             assert!(!text.contains(CANARY), "key material in {place}");
             assert!(!text.contains(DEFAULT_TOKEN), "the token in {place}");
         }
+    }
+}
+
+/// Keeps a figure for `make proof`, where that asks for it.
+pub fn proof(name: &str, figure: &str) {
+    if let Some(directory) = std::env::var_os("TOOLZZ_PROOF") {
+        std::fs::write(Path::new(&directory).join(name), figure).unwrap();
     }
 }
 

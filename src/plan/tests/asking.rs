@@ -47,14 +47,22 @@ fn a_request_tries_again_what_was_refused() {
     let asked = Desired { requested: Some("now".into()), ..desired() };
     let mut view = fresh();
     let Step::Post(post) = step(&view) else { panic!() };
-    view.memory.rejected =
-        vec![Rejection { request: post.fingerprint(), reason: Reason::RejectedByApi, message: "422".into() }];
+    view.memory.rejected = vec![Rejection {
+        request: post.fingerprint(),
+        reason: Reason::RejectedByApi,
+        message: "422".into(),
+        at: START,
+    }];
     view.status = published(step(&view)).status;
     view.memory.note_request("now", after(1));
     assert!(matches!(next(&asked, &view, &SETTINGS, after(2)), Step::Post(_)));
     // Noted once: what is refused since then is not tried again by the same request.
-    view.memory.rejected =
-        vec![Rejection { request: post.fingerprint(), reason: Reason::RejectedByApi, message: "422".into() }];
+    view.memory.rejected = vec![Rejection {
+        request: post.fingerprint(),
+        reason: Reason::RejectedByApi,
+        message: "422".into(),
+        at: START,
+    }];
     view.memory.note_request("now", after(2));
     assert_eq!(reason(next(&asked, &view, &SETTINGS, after(3))).0, Reason::RejectedByApi);
 }
@@ -63,8 +71,12 @@ fn a_request_tries_again_what_was_refused() {
 fn trouble_does_not_make_a_refused_request_be_sent_again() {
     let mut view = fresh();
     let Step::Post(post) = step(&view) else { panic!() };
-    view.memory.rejected =
-        vec![Rejection { request: post.fingerprint(), reason: Reason::RejectedByApi, message: "422".into() }];
+    view.memory.rejected = vec![Rejection {
+        request: post.fingerprint(),
+        reason: Reason::RejectedByApi,
+        message: "422".into(),
+        at: START,
+    }];
     view.status = published(step(&view)).status;
     // A restart, and the first listing fails.
     view.memory.rejected.clear();

@@ -106,9 +106,34 @@ fn a_refused_deactivation_waits_for_the_deadline() {
     let mut view = settled();
     let Step::Put(put) = step(&deleted(1), &view) else { panic!() };
     view.memory.rejected =
-        vec![Rejection { request: put.fingerprint(), reason: Reason::RejectedByApi, message: "422".into() }];
+        vec![Rejection { request: put.fingerprint(), reason: Reason::RejectedByApi, message: "422".into(), at: START }];
     assert_eq!(reason(step(&deleted(1), &view)).0, Reason::DeletionBlocked);
     assert_eq!(step(&deleted(900), &view), let_go(&["c1"]));
+    // What matters so much is tried again.
+    assert!(matches!(next(&deleted(601), &view, &SETTINGS, after(601)), Step::Put(_)));
+}
+
+#[test]
+fn one_answer_that_it_does_not_exist_is_not_believed() {
+    let mut view = settled();
+    view.memory.missing = vec![("c1".into(), after(1))];
+    assert!(matches!(step(&deleted(1), &view), Step::Look { began_after, .. } if began_after == after(1)));
+    let looked = |shown: Option<Seen>, complete| {
+        let mut view = view.clone();
+        view.sight.recorded = shown;
+        view.sight.listing = Some(ListingFacts { began_at: after(2), complete, suspect: false });
+        view.memory.observe(&view.sight.clone());
+        next(&deleted(1), &view, &SETTINGS, after(3))
+    };
+    assert!(matches!(looked(Some(seen("c1", "OpenAI", "s1", true)), true), Step::Put(_)));
+    assert_eq!(looked(Some(seen("c1", "OpenAI", "s1", false)), true), let_go(&[]));
+    assert_eq!(looked(None, true), let_go(&[]));
+    let unread = published(looked(None, false)).status;
+    assert_eq!(
+        condition(&unread.conditions, "Ready").unwrap().reason,
+        "DeletionBlocked",
+        "it may be what was not read"
+    );
 }
 
 #[test]
@@ -122,6 +147,7 @@ fn one_refused_deactivation_does_not_keep_the_others() {
             request: put.fingerprint(),
             reason: Reason::RejectedByApi,
             message: "422".into(),
+            at: START,
         });
         put.id
     };

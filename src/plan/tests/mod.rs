@@ -294,7 +294,7 @@ fn an_answer_that_shows_something_else_is_not_believed() {
         (Some("d"), answer("OpenAI", "s9", true), None),
         (Some("d"), answer("Other", "s9", true), Some(Reason::RejectedByApi)),
     ] {
-        assert_eq!(put(material).verify(&row).map(|rejection| rejection.reason), want, "{material:?} {row:?}");
+        assert_eq!(put(material).verify(&row, START).map(|rejection| rejection.reason), want, "{material:?} {row:?}");
     }
 }
 
@@ -302,8 +302,12 @@ fn an_answer_that_shows_something_else_is_not_believed() {
 fn a_rejected_request_is_not_sent_again_also_after_a_restart() {
     let mut view = fresh();
     let Step::Post(post) = step(&view) else { panic!() };
-    let rejection =
-        Rejection { request: post.fingerprint(), reason: Reason::RejectedByApi, message: "rejected with 422".into() };
+    let rejection = Rejection {
+        request: post.fingerprint(),
+        reason: Reason::RejectedByApi,
+        message: "rejected with 422".into(),
+        at: START,
+    };
     view.memory.rejected = vec![rejection];
     let publication = published(step(&view));
     assert_eq!(publication.event.as_ref().unwrap().reason, Reason::RejectedByApi);

@@ -121,7 +121,7 @@ fn what_toolzz_would_not_repoint_is_replaced_by_what_was_staged() {
     view.material = read(OTHER_DIGEST);
     view.recorded = Recorded::Own(ledger().repointed(&marked("c2", OTHER_DIGEST).row, OTHER_DIGEST));
     let Step::Put(put) = step(&view) else { panic!() };
-    view.memory.rejected = put.verify(&seen("c1", "OpenAI", "s1", true).row).into_iter().collect();
+    view.memory.rejected = put.verify(&seen("c1", "OpenAI", "s1", true).row, START).into_iter().collect();
     let (why, message) = reason(step(&view));
     assert_eq!(why, Reason::RotationUnsupported);
     assert!(message.contains("Replace"), "{message}");
@@ -140,7 +140,7 @@ fn what_differs_is_put_right_before_new_material_is_staged_unless_that_was_refus
     let Step::Put(put) = next(&off, &view, &SETTINGS, after(2)) else { panic!() };
     assert_eq!((put.changes.as_slice(), put.fields.secret_id.as_str()), (&["status"][..], "s1"));
     view.memory.rejected =
-        vec![Rejection { request: put.fingerprint(), reason: Reason::RejectedByApi, message: "422".into() }];
+        vec![Rejection { request: put.fingerprint(), reason: Reason::RejectedByApi, message: "422".into(), at: START }];
     assert!(matches!(next(&off, &view, &SETTINGS, after(2)), Step::Post(_)));
 }
 
@@ -222,6 +222,7 @@ fn superseded_credentials_retire_while_the_next_rotation_is_stuck() {
         request: post.fingerprint(),
         reason: Reason::RejectedByApi,
         message: "422".into(),
+        at: START,
     });
     let Step::Publish(publication) = replacing(&view, 3) else { panic!() };
     view.status = publication.status;
@@ -230,7 +231,12 @@ fn superseded_credentials_retire_while_the_next_rotation_is_stuck() {
     let Step::Put(put) = replacing(&view, 3) else { panic!() };
     assert_eq!((put.id.as_str(), put.fields.active), ("c1", false));
     // One that cannot retire keeps neither the others nor the rotation.
-    view.memory.refused(Rejection { request: put.fingerprint(), reason: Reason::RejectedByApi, message: "422".into() });
+    view.memory.refused(Rejection {
+        request: put.fingerprint(),
+        reason: Reason::RejectedByApi,
+        message: "422".into(),
+        at: START,
+    });
     view.memory.rejected.remove(0);
     view.status.rejected = None;
     assert!(matches!(replacing(&view, 3), Step::Post(_)));
@@ -270,7 +276,12 @@ fn one_superseded_credential_that_cannot_retire_does_not_keep_the_others() {
     ledger.retiring.push(Retiring { id: "c0".into(), secret_id: "s0".into() });
     view.status.retiring.push(RetiringStatus { id: "c0".into(), ..view.status.retiring[0].clone() });
     let Step::Put(put) = replacing(&view, 3) else { panic!() };
-    view.memory.refused(Rejection { request: put.fingerprint(), reason: Reason::RejectedByApi, message: "422".into() });
+    view.memory.refused(Rejection {
+        request: put.fingerprint(),
+        reason: Reason::RejectedByApi,
+        message: "422".into(),
+        at: START,
+    });
     assert!(matches!(replacing(&view, 3), Step::Put(put) if put.id.as_str() == "c0"));
     view.memory.deactivated(&"c0".into(), after(3));
     assert_eq!(reason(replacing(&view, 4)).0, Reason::RejectedByApi);
