@@ -10,7 +10,7 @@ use kube::{Client, Resource, runtime::reflector::ObjectRef};
 use crate::{
     api::{LEDGER_ANNOTATION, Reason, TargetKind, ToolzzCredential, condition},
     plan::{Ledger, Memory, Place, Recorded, Settings},
-    remote::Clock,
+    remote::{Clock, Tenure},
     runtime::Metrics,
     secrets::{InstallationKey, SecretIndex},
 };
@@ -34,6 +34,7 @@ pub(super) struct Context {
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
     pub settings: Settings,
+    pub tenure: Tenure,
     pub shutdown: crate::runtime::Shutdown,
 }
 

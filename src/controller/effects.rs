@@ -11,6 +11,10 @@ use crate::{
 impl Pass<'_> {
     /// Does one step and remembers what came of it.
     pub async fn perform(&mut self, step: Step, desired: &Desired, view: &View) {
+        // At the point of effect: the process may have been stopped since the last step.
+        if self.ctx.tenure.remaining(self.ctx.clock.now()).is_none() {
+            return self.over = true;
+        }
         tracing::debug!(step = step.name());
         // Nothing is asked of a connection that is not there: the planner was told.
         let link = self.link.clone();
@@ -185,6 +189,8 @@ impl Pass<'_> {
                 let rejection = Rejection { request, reason: why.reason(), message, at: now };
                 self.remember(|remembered| remembered.plan.refused(rejection));
             }
+            // The next step finds that it is over.
+            (NotDone::NotLeading { .. }, _) => {}
             // Rights are given without a word to us.
             (NotDone::Forbidden { .. }, _) => {
                 self.trouble(why.reason(), why.to_string(), Some(now + self.ctx.settings.resync_interval));

@@ -66,6 +66,7 @@ async fn lay(ctx: &Context, ghost: ToolzzCredential) {
             // There is no status left to say it in.
             Step::Publish(_) | Step::Rest(_) if ctx.shutdown.is_requested() => break,
             Step::Publish(_) | Step::Rest(_) => tokio::time::sleep(PAUSE).await,
+            _ if pass.over => break,
             step => pass.perform(step, &desired, &view).await,
         }
     }

@@ -28,7 +28,7 @@ use tracing::Instrument;
 use crate::{
     api::{Class, Reason, ToolzzCredential},
     plan::Settings,
-    remote::{Clock, Connection},
+    remote::{Clock, Connection, Tenure},
     runtime::{Metrics, Readiness, Shutdown},
     secrets::{InstallationKey, SecretIndex},
 };
@@ -62,6 +62,8 @@ pub struct Start {
     pub metrics: Arc<Metrics>,
     /// Where to tell what is ready.
     pub readiness: Arc<Readiness>,
+    /// Until when this process may write.
+    pub tenure: Tenure,
     /// When to end.
     pub shutdown: Shutdown,
 }
@@ -97,6 +99,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
         settings,
         metrics,
         readiness,
+        tenure,
         shutdown,
     } = start;
     let key = InstallationKey::load_or_create(&client, &terms.operator_namespace).await?;
@@ -128,6 +131,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
         metrics,
         clock,
         settings,
+        tenure,
         shutdown,
     });
 

@@ -9,6 +9,7 @@ mod connections;
 mod crash;
 mod examples;
 mod failures;
+mod leader;
 mod lifecycle;
 mod losses;
 mod remote_faults;
