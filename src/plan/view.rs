@@ -148,6 +148,8 @@ pub struct Sight {
     pub external: Option<Seen>,
     /// Who holds the credential that the spec asks to take over.
     pub external_holder: Option<String>,
+    /// Every resource is known, so it is known who holds what.
+    pub claims_complete: bool,
     /// Who else holds the recorded credential, and goes first.
     pub contested: Option<String>,
 }

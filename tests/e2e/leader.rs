@@ -2,6 +2,7 @@
 
 use std::{process::Command, time::Duration};
 
+use futures::future::join_all;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use serde_json::json;
@@ -9,7 +10,7 @@ use toolzz_simulator::{Operation, Point};
 
 use super::support::*;
 
-const LEASE: Duration = Duration::from_secs(4);
+const LEASE: Duration = Duration::from_secs(6);
 
 async fn lab(prefix: &str) -> Lab {
     let mut lab = Lab::empty(prefix).await;
@@ -79,13 +80,14 @@ async fn a_leader_that_is_killed_is_replaced_and_its_work_finished() {
 #[tokio::test]
 async fn a_leader_that_sleeps_through_its_lease_writes_nothing_when_it_wakes() {
     // Stopped before a write of its own: it decided, and wakes after the takeover.
-    for (operation, point) in [
+    let all = [
         (Operation::List, Point::AfterCommit),
         (Operation::Create, Point::BeforeCommit),
         (Operation::Create, Point::AfterCommit),
         (Operation::Update, Point::BeforeCommit),
         (Operation::Update, Point::AfterCommit),
-    ] {
+    ];
+    join_all(all.map(async |(operation, point)| {
         let lab = lab("asleep").await;
         let label = format!("{operation:?} {point:?}");
         let (mut leader, standby) = lab.pair().await;
@@ -107,7 +109,8 @@ async fn a_leader_that_sleeps_through_its_lease_writes_nothing_when_it_wakes() {
         lab.assert_one_active("openai");
         assert_eq!(lab.simulator.credentials().len(), 1, "{label}");
         drop(standby);
-    }
+    }))
+    .await;
 }
 
 #[tokio::test]
