@@ -237,18 +237,37 @@ pub fn effects(lab: &Lab) -> Vec<Effect> {
     all.into_iter().map(|(_, effect)| effect).collect()
 }
 
-/// What is to be the same however often the operator died on the way. Identifiers are told by their order.
+/// What is to be the same whatever happened to the operator on the way. Identifiers are told by their order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndState {
     /// Creates that took effect.
     pub creates: u64,
     /// The most credentials of the name that were active at one moment.
-    most_active: usize,
+    pub most_active: usize,
     /// Whether one was ever active before it was recorded.
     active_while_marked: usize,
     remote: Vec<Value>,
     resource: Option<Value>,
     target: Option<Value>,
+}
+
+impl EndState {
+    /// Whether this is as good an end as the one of a run in which nothing happened.
+    pub fn fits(&self, reference: &Self) -> bool {
+        if self.most_active > reference.most_active {
+            return false;
+        }
+        let same = Self { most_active: reference.most_active, ..self.clone() } == *reference;
+        // A deletion may come before what it undoes: then less was done, and nothing is left active all the same.
+        let deleted = self.resource.is_none() && reference.resource.is_none();
+        let less = self.creates <= reference.creates && self.active_while_marked == 0 && self.active() == 0;
+        same || deleted && less
+    }
+
+    /// How many credentials are active.
+    pub fn active(&self) -> usize {
+        self.remote.iter().filter(|row| !row["active"].is_null()).count()
+    }
 }
 
 pub async fn end_state(lab: &Lab) -> EndState {
