@@ -4,19 +4,12 @@
 //!
 //! `make crashpoints` goes through all workloads; `cargo test` through the create and the rotations.
 
-use std::{cell::RefCell, fmt, panic::AssertUnwindSafe, time::Duration};
+use std::{cell::RefCell, fmt, panic::AssertUnwindSafe};
 
-use futures::{FutureExt as _, StreamExt as _, future, stream};
+use futures::{FutureExt as _, future};
 use tokio::sync::Notify;
 
-use super::{support::*, workloads::*};
-
-/// Rooms at work at once: they mostly wait.
-const AT_ONCE: usize = 12;
-/// Far beyond what a workload takes with a crash in it.
-const PATIENCE: Duration = Duration::from_secs(90);
-/// Nothing happens for so long: the operator is at rest. Longer than every interval the workloads set.
-const QUIET: Duration = Duration::from_secs(4);
+use super::{runs::*, support::*, workloads::*};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Moment {
@@ -29,13 +22,6 @@ enum Moment {
 }
 
 const MOMENTS: [Moment; 3] = [Moment::BeforeSent, Moment::Unanswered, Moment::Unrecorded];
-
-/// An effect among those of a workload: the nth of its kind.
-#[derive(Clone, Debug)]
-struct Place {
-    effect: Effect,
-    nth: usize,
-}
 
 /// A gate on either side.
 enum Gate {
@@ -98,61 +84,6 @@ fn hold_everything(lab: &Lab) -> [Gate; 2] {
     ]
 }
 
-/// Waits until there was no effect for a while.
-async fn until_quiet(lab: &Lab) {
-    loop {
-        let before = effects(lab).len();
-        tokio::time::sleep(QUIET).await;
-        if effects(lab).len() == before {
-            return;
-        }
-    }
-}
-
-/// Without a crash: the effects on the way, and the end.
-async fn reference(workload: Workload) -> (Vec<Place>, EndState) {
-    let mut lab = workload.prepare().await;
-    let before = effects(&lab).len();
-    if lab.operator.is_none() {
-        lab.start_operator();
-    }
-    workload.act(&lab).await;
-    until_quiet(&lab).await;
-    let mut places = Vec::<Place>::new();
-    for effect in effects(&lab).into_iter().skip(before) {
-        let nth = 1 + places.iter().filter(|place| place.effect == effect).count();
-        places.push(Place { effect, nth });
-    }
-    (places, end_state(&lab).await)
-}
-
-/// What became of a run that did not end as it should.
-#[derive(Debug)]
-struct Failure {
-    kind: Kind,
-    text: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// More was created, or active at once, than without the crash.
-    Duplicate,
-    /// Something is not as recorded, or not recorded as it is.
-    Lost,
-    /// It does not come to an end.
-    Stuck,
-}
-
-impl Failure {
-    fn stuck(text: &str) -> Self {
-        Self { kind: Kind::Stuck, text: tail(text).to_owned() }
-    }
-
-    fn of_panic(panic: &(dyn std::any::Any + Send)) -> Self {
-        Self::stuck(panic.downcast_ref::<String>().map_or("panicked", String::as_str))
-    }
-}
-
 /// With one crash: whether the end fits.
 async fn crashed(workload: Workload, place: &Place, moment: Moment, expected: &EndState) -> Result<(), Failure> {
     let mut lab = workload.prepare().await;
@@ -198,34 +129,7 @@ async fn crashed(workload: Workload, place: &Place, moment: Moment, expected: &E
         Ok((Ok(()), ())) => {}
     }
     lab.operator = operator.into_inner();
-    lab.operator.as_ref().unwrap().until_readyz(200).await;
-    // A last status may still be on its way.
-    let begun = std::time::Instant::now();
-    loop {
-        let end = end_state(&lab).await;
-        if end.fits(expected) {
-            lab.assert_no_leak().await;
-            return Ok(());
-        }
-        if begun.elapsed() > Duration::from_secs(15) {
-            let more = end.creates > expected.creates
-                || end.most_active > expected.most_active
-                || end.active() > expected.active();
-            let kind = if more { Kind::Duplicate } else { Kind::Lost };
-            let journal = effects(&lab);
-            let text = format!("{end:#?}\nnot as\n{expected:#?}\n{journal:?}\n{}", tail(&lab.log()));
-            return Err(Failure { kind, text });
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-}
-
-fn tail(text: &str) -> &str {
-    let mut from = text.len().saturating_sub(8000);
-    while !text.is_char_boundary(from) {
-        from += 1;
-    }
-    &text[from..]
+    until_fits(&lab, expected).await
 }
 
 /// A workload, one of its effects, and when it crashed there.
@@ -237,63 +141,24 @@ struct Run {
 
 impl fmt::Display for Run {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Place { effect, nth } = &self.place;
-        write!(formatter, "{:?}, {effect:?} no. {nth}, {:?}", self.workload, self.moment)
+        write!(formatter, "{:?}, {}, {:?}", self.workload, self.place, self.moment)
     }
 }
 
 async fn crash_everywhere(workloads: &[Workload]) {
-    let references = stream::iter(workloads.iter().copied())
-        .map(|workload| async move { (workload, reference(workload).await) })
-        .buffered(AT_ONCE)
-        .collect::<Vec<_>>()
-        .await;
-    let ends = |workload| &references.iter().find(|(one, _)| *one == workload).unwrap().1.1;
+    let references = references(workloads).await;
     let mut runs = Vec::new();
-    for (workload, (places, end)) in &references {
-        println!("{workload:?}: {} effects, {} creates", places.len(), end.creates);
+    for (workload, places, _) in &references {
         for place in places {
-            println!("    {:?} no. {}", place.effect, place.nth);
             runs.extend(MOMENTS.map(|moment| Run { workload: *workload, place: place.clone(), moment }));
         }
     }
-    let count = runs.len();
-    let failures: Vec<(Run, Failure)> = stream::iter(runs)
-        .map(|run| async move {
-            let result = crashed(run.workload, &run.place, run.moment, ends(run.workload));
-            let result = AssertUnwindSafe(result).catch_unwind().await;
-            let failure = result.unwrap_or_else(|panic| Err(Failure::of_panic(&*panic))).err()?;
-            Some((run, failure))
-        })
-        .buffer_unordered(AT_ONCE)
-        .filter_map(future::ready)
-        .collect()
-        .await;
-    for (run, failure) in &failures {
-        println!("--- {run}: {:?}\n{}", failure.kind, failure.text);
-    }
-    let of = |kind| failures.iter().filter(|(_, failure)| failure.kind == kind).count();
-    println!(
-        "crash points: {count} × {} workloads, duplicates {}, lost {}, stuck {}",
-        references.len(),
-        of(Kind::Duplicate),
-        of(Kind::Lost),
-        of(Kind::Stuck)
-    );
-    let which: Vec<String> = failures.iter().map(|(run, failure)| format!("{run}: {:?}", failure.kind)).collect();
-    assert!(failures.is_empty(), "{}", which.join("\n"));
+    let work = async |run: &Run| crashed(run.workload, &run.place, run.moment, end_of(&references, run.workload)).await;
+    run_all("crash points", workloads.len(), runs, work).await;
 }
 
 #[tokio::test]
 async fn a_crash_at_any_point_ends_as_if_there_had_been_none() {
     use Workload::{Create, InPlace, Replace, Repoint};
-    let chosen = std::env::var("TOOLZZ_CRASHPOINTS").unwrap_or_default();
-    if chosen.is_empty() {
-        return crash_everywhere(&[Create, Repoint, Replace, InPlace]).await;
-    }
-    let names: Vec<&str> = chosen.split(',').collect();
-    let wanted = |workload: &Workload| chosen == "all" || names.contains(&format!("{workload:?}").as_str());
-    let workloads: Vec<Workload> = Workload::ALL.into_iter().filter(wanted).collect();
-    assert!(!workloads.is_empty(), "TOOLZZ_CRASHPOINTS: all, or some of {:?}", Workload::ALL);
-    crash_everywhere(&workloads).await;
+    crash_everywhere(&chosen("TOOLZZ_CRASHPOINTS", &[Create, Repoint, Replace, InPlace])).await;
 }

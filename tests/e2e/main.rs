@@ -14,6 +14,7 @@ mod kubernetes_faults;
 mod lifecycle;
 mod losses;
 mod rotation;
+mod runs;
 mod sequences;
 mod shared;
 mod support;

@@ -212,6 +212,11 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// Whether it is on objects of this resource (plural name).
+    pub fn is_on(&self, name: &str) -> bool {
+        matches!(self, Self::Kubernetes { resource, .. } if resource == name)
+    }
+
     pub fn of_kubernetes(asked: &test_kubeproxy::Asked) -> Option<Self> {
         // Events are hints for people, sent beside everything else.
         (asked.is_write() && asked.resource != "events").then(|| Self::Kubernetes {
@@ -264,10 +269,41 @@ impl EndState {
         same || deleted && less
     }
 
+    /// What is wrong with the end of this workload, whatever was in the way.
+    pub fn wrong(&self, workload: Workload) -> Option<&'static str> {
+        let deleted = matches!(workload, Delete | DeleteWhileRetiring | DeleteUnknownPost | DeleteUnknownPut);
+        let replaces = matches!(workload, Replace | ReplaceTarget | PromoteStaged | DeleteWhileRetiring);
+        let expected = usize::from(!deleted && workload != SwitchOff);
+        [
+            (self.active_while_marked > 0, "something was active before it was recorded"),
+            (self.most_active > if replaces { 2 } else { 1 }, "more than one was active at once"),
+            (self.active() != expected, "the wrong number is active"),
+            (self.resource.is_some() == deleted, "the resource is there, or not, against the user's wish"),
+            (self.resource.as_ref().is_some_and(|resource| !is_right(resource)), "status or ledger is wrong"),
+            (matches!(workload, CreateTarget | ReplaceTarget) && self.target.is_none(), "there is no target"),
+        ]
+        .into_iter()
+        .find_map(|(wrong, what)| wrong.then_some(what))
+    }
+
     /// How many credentials are active.
     pub fn active(&self) -> usize {
         self.remote.iter().filter(|row| !row["active"].is_null()).count()
     }
+}
+
+/// Status, ledger and remote agree.
+fn is_right(resource: &Value) -> bool {
+    let ledger = &resource["ledger"];
+    resource["finalizers"] == json!(["toolzz.com.br/credential"])
+        && resource["ready"] == "True"
+        && ["current", "sameSecretId", "virtualKey"].iter().all(|field| resource[field] == true)
+        && ["digest", "copied"].iter().all(|field| ledger[field] == true)
+        && resource["id"].is_u64()
+        && resource["id"] == ledger["id"]
+        && resource["secretId"] == ledger["stagedAs"]
+        && resource["retiring"] == json!([])
+        && ledger["retiring"].is_null()
 }
 
 pub async fn end_state(lab: &Lab) -> EndState {

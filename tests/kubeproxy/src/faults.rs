@@ -89,6 +89,12 @@ impl Fault {
         Self::status(409, "AlreadyExists", "already exists")
     }
 
+    /// Whether it says 403.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self.reply, Reply::Status { code: 403, .. })
+    }
+
     /// 403 as RBAC says it.
     #[must_use]
     pub fn forbidden() -> Self {

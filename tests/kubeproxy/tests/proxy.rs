@@ -12,7 +12,7 @@ use kube::{
 };
 use serde_json::json;
 use test_controlplane::ControlPlane;
-use test_kubeproxy::{Asked, Fault, Operation, Point, Proxy, Times};
+use test_kubeproxy::{Asked, Fault, Operation, Point, Proxy, State, Times};
 
 /// Far beyond what anything takes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -179,7 +179,12 @@ async fn faults_answer_instead_and_as_often_as_they_should() {
             entry.asked.name.as_deref() == Some("lost") && entry.decided == Some(201)
         }))) => {}
     }
+    // And it goes on hanging until the client gives up.
+    let lost =
+        |state: &State| state.journal().iter().find(|entry| entry.asked.name.as_deref() == Some("lost")).cloned();
     assert!(room.exists("lost").await);
+    soon(room.proxy.until(move |state| lost(state).is_some_and(|entry| entry.finished_at.is_some()))).await;
+    assert!(room.proxy.read(lost).is_some_and(|entry| entry.status.is_none() && entry.client_gone));
 }
 
 #[tokio::test]
@@ -198,6 +203,9 @@ async fn watch_events_are_held_back_in_their_order_and_let_go() {
     drop(lag);
     assert_eq!(next_name(&mut events).await.as_deref(), Some("c"));
     assert_eq!(next_name(&mut events).await.as_deref(), Some("d"));
+    // A client that leaves is no watch any more.
+    drop(events);
+    soon(room.proxy.until(|state| state.watches(|_| true) == 0)).await;
 }
 
 #[tokio::test]
