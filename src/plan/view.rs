@@ -227,7 +227,7 @@ impl Memory {
         if self.requested.as_ref().is_none_or(|(noted, _)| noted != request) {
             self.requested = Some((request.to_owned(), now));
             // "Now" means whatever stood in the way before.
-            (self.trouble, self.rejected) = (None, None);
+            (self.trouble, self.rejected, self.target_conflict) = (None, None, None);
         }
     }
 
