@@ -13,6 +13,9 @@ use std::{
 };
 
 use futures::{FutureExt as _, future};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::runtime::wait::await_condition;
+use serde_json::json;
 use test_kubeproxy::{Asked, Fault, Operation, Point, Times};
 use tokio::sync::Notify;
 
@@ -36,6 +39,8 @@ enum Trouble {
     Relist,
     /// The operator sees its resources as they were so many changes ago.
     Stale { events: usize },
+    /// The definition of the resource changes a little: the API server closes all that goes over it and begins anew.
+    DefinitionApplied,
 }
 
 fn troubles(effect: &Effect) -> Vec<Trouble> {
@@ -89,7 +94,7 @@ async fn trouble(lab: &Lab, place: &Place, trouble: &Trouble, done: &Notify) {
     if let Trouble::Answer { fault, times } = trouble {
         let rule = proxy.fault(nth(place), Times::Next(*times), fault.clone());
         proxy.until(move |state| state.hits(rule) >= 1).await;
-        if fault.is_forbidden() && place.effect.is_on("configmaps") {
+        if fault.is_forbidden() && place.effect.writes_to("configmaps") {
             // Rights are given without a word to the operator, which looks again in a minute, or when it is told.
             lab.until_reason(NAME, "TargetConflict").await;
             proxy.remove_fault(rule);
@@ -131,6 +136,16 @@ async fn trouble(lab: &Lab, place: &Place, trouble: &Trouble, done: &Notify) {
             proxy.cut_watches(is_watch);
             gate.release();
         }
+        Trouble::DefinitionApplied => {
+            let description = format!("the reason, told of {}", lab.namespace);
+            let patch = json!([{
+                "op": "add", "path": "/spec/versions/0/additionalPrinterColumns/1/description", "value": description,
+            }]);
+            let definition = "toolzzcredentials.toolzz.com.br";
+            let patch = ["patch", "crd", definition, "--type=json", "-p", &patch.to_string()];
+            assert!(lab.plane.kubectl(patch).stdout(std::process::Stdio::null()).status().unwrap().success());
+            gate.release();
+        }
         Trouble::Stale { events } => {
             let lag = proxy.lag(|asked| asked.is_watch_on("toolzzcredentials"), *events);
             gate.release();
@@ -155,8 +170,7 @@ impl fmt::Display for Run {
     }
 }
 
-async fn run(run: &Run, expected: &EndState) -> Result<(), Failure> {
-    let mut lab = run.workload.prepare().await;
+async fn run(run: &Run, mut lab: Lab, expected: &EndState) -> Result<(), Failure> {
     let done = Notify::new();
     // The rule or the gate is there before the operator begins.
     let mut trouble = Box::pin(trouble(&lab, &run.place, &run.trouble, &done));
@@ -200,13 +214,65 @@ async fn no_fault_of_the_kubernetes_api_changes_the_end() {
     use Workload::{CreateTarget, Delete};
     let workloads = chosen("TOOLZZ_KUBERNETES_FAULTS", &[CreateTarget, Delete]);
     let references = references(&workloads).await;
+    let runs = runs(&references, troubles);
+    let work = async |one: &Run| run(one, one.workload.prepare().await, end_of(&references, one.workload)).await;
+    run_all("faults of the Kubernetes API", workloads.len(), runs, work).await;
+}
+
+/// Each of these troubles at each effect on Kubernetes.
+fn runs(references: &[(Workload, Vec<Place>, EndState)], troubles: impl Fn(&Effect) -> Vec<Trouble>) -> Vec<Run> {
     let mut runs = Vec::new();
-    for (workload, places, _) in &references {
+    for (workload, places, _) in references {
         for place in places.iter().filter(|place| !matches!(place.effect, Effect::Remote(_))) {
             let of = |trouble| Run { workload: *workload, place: place.clone(), trouble };
             runs.extend(troubles(&place.effect).into_iter().map(of));
         }
     }
-    let work = async |one: &Run| run(one, end_of(&references, one.workload)).await;
-    run_all("faults of the Kubernetes API", workloads.len(), runs, work).await;
+    runs
+}
+
+#[tokio::test]
+async fn a_definition_that_is_applied_anew_at_any_effect_changes_nothing() {
+    use Workload::{CreateTarget, Delete, Repoint};
+    let workloads = [CreateTarget, Repoint, Delete];
+    let references = references(&workloads).await;
+    // A control plane of its own: the watches of every other test would end too.
+    let plane = plane_of_ones_own().await;
+    let work = async |one: &Run| {
+        let lab = one.workload.prepare_in(Lab::on(plane, "defined").await).await;
+        run(one, lab, end_of(&references, one.workload)).await
+    };
+    let runs = runs(&references, |_| vec![Trouble::DefinitionApplied]);
+    run_all("definitions applied anew", workloads.len(), runs, work).await;
+}
+
+#[tokio::test]
+async fn a_namespace_that_goes_at_any_effect_leaves_nothing_active() {
+    let references = references(&[Workload::CreateTarget]).await;
+    let works_in_it =
+        |place: &&Place| matches!(place.effect, Effect::Kubernetes { .. }) && !place.effect.writes_to("secrets");
+    let goes = async |place: &Place| {
+        let mut lab = Workload::CreateTarget.prepare().await;
+        let tenant = lab.plane.unique_namespace("tenant").await.unwrap();
+        lab.flags.push(format!("--namespaces={tenant}"));
+        let gate = hold(&lab, place, Point::BeforeSent);
+        lab.start_operator();
+        lab.namespace = tenant.clone();
+        lab.credential_with(NAME, json!({"target": {"kind": "ConfigMap", "name": "out"}})).await;
+        gate.until_held(1).await;
+        let namespaces: kube::Api<Namespace> = kube::Api::all(lab.client.clone());
+        namespaces.delete(&tenant, &Default::default()).await.unwrap();
+        let terminates = |namespace: Option<&Namespace>| {
+            namespace.is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some())
+        };
+        await_condition(namespaces.clone(), &tenant, terminates).await.unwrap();
+        gate.release();
+        let gone = await_condition(namespaces, &tenant, |namespace: Option<&Namespace>| namespace.is_none());
+        tokio::time::timeout(PATIENCE, gone).await.unwrap_or_else(|_| panic!("{place}: {}", tail(&lab.log()))).unwrap();
+        // What went before its finalizer came is deactivated after it.
+        let none = lab.simulator.until(|state| state.credentials().iter().all(|one| !one.is_active()));
+        tokio::time::timeout(PATIENCE, none).await.unwrap_or_else(|_| panic!("{place}: {}", tail(&lab.log())));
+        assert_eq!(lab.simulator.counts(toolzz_simulator::Operation::Create).committed, 1, "{place}");
+    };
+    future::join_all(references[0].1.iter().filter(works_in_it).map(goes)).await;
 }

@@ -2,6 +2,7 @@
 //! way can be listed and every one of them be met by a crash or a fault.
 
 use serde_json::{Value, json};
+use toolzz_operator::api::ToolzzCredential;
 use toolzz_simulator::{Fault, Operation, Times};
 
 use super::{
@@ -19,6 +20,7 @@ pub enum Workload {
     Update,
     SwitchOff,
     Repoint,
+    RepointTwice,
     Replace,
     ReplaceTarget,
     InPlace,
@@ -38,12 +40,13 @@ pub enum Workload {
 use Workload::*;
 
 impl Workload {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Create,
         CreateTarget,
         Update,
         SwitchOff,
         Repoint,
+        RepointTwice,
         Replace,
         ReplaceTarget,
         InPlace,
@@ -76,7 +79,11 @@ impl Workload {
 
     /// A room where everything is ready for it and at rest.
     pub async fn prepare(self) -> Lab {
-        let mut lab = Lab::empty("workload").await;
+        self.prepare_in(Lab::empty("workload").await).await
+    }
+
+    /// Makes an empty room such a one.
+    pub async fn prepare_in(self, mut lab: Lab) -> Lab {
         let resync = if matches!(self, Drift | Loss) { "2s" } else { "10m" };
         lab.flags = ["--settle-period=3s", "--request-timeout=2s"].map(str::to_owned).to_vec();
         lab.flags.push(format!("--resync-interval={resync}"));
@@ -142,13 +149,15 @@ impl Workload {
                 lab.edit(NAME, json!({"active": false})).await;
                 lab.until_ready(NAME).await;
             }
-            Repoint | Replace | ReplaceTarget | InPlace => {
-                lab.rotate(NAME, "new").await;
-                self.until_rotated(lab).await;
+            Repoint | Replace | ReplaceTarget | InPlace => rotate(lab, "new").await,
+            RepointTwice => {
+                rotate(lab, "new").await;
+                rotate(lab, "newer").await;
             }
             PromoteStaged => {
+                let before = digest(&lab.api().get(NAME).await.unwrap());
                 lab.edit(NAME, self.spec()).await;
-                self.until_rotated(lab).await;
+                until_rotated(lab, before, "new").await;
             }
             Drift => {
                 let id = lab.simulator.credentials()[0].id;
@@ -189,17 +198,28 @@ impl Workload {
             }
         }
     }
+}
 
-    async fn until_rotated(self, lab: &Lab) {
-        lab.until(NAME, "rotated", |object| {
-            let status = object.status.as_ref().unwrap();
-            status.observed_generation == object.metadata.generation
-                && status.retiring.is_empty()
-                && ready(object).unwrap().0 == "True"
-                && lab.materials(NAME) == ["new"]
-        })
-        .await;
-    }
+fn digest(object: &ToolzzCredential) -> Option<String> {
+    Some(object.status.as_ref()?.material.as_ref()?.digest.clone())
+}
+
+async fn rotate(lab: &Lab, material: &str) {
+    let before = digest(&lab.api().get(NAME).await.unwrap());
+    lab.rotate(NAME, material).await;
+    until_rotated(lab, before, material).await;
+}
+
+async fn until_rotated(lab: &Lab, before: Option<String>, material: &str) {
+    lab.until(NAME, "rotated", |object| {
+        let status = object.status.as_ref().unwrap();
+        status.observed_generation == object.metadata.generation
+            && status.retiring.is_empty()
+            && digest(object) != before
+            && ready(object).unwrap().0 == "True"
+            && lab.materials(NAME) == [material]
+    })
+    .await;
 }
 
 /// A change the operator makes somewhere. Which of several equal ones is said beside it.
@@ -212,9 +232,10 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// Whether it is on objects of this resource (plural name).
-    pub fn is_on(&self, name: &str) -> bool {
-        matches!(self, Self::Kubernetes { resource, .. } if resource == name)
+    /// Whether it makes or changes an object of this resource (plural name).
+    pub fn writes_to(&self, name: &str) -> bool {
+        let Self::Kubernetes { operation, resource, .. } = self else { return false };
+        resource == name && *operation != test_kubeproxy::Operation::Delete
     }
 
     pub fn of_kubernetes(asked: &test_kubeproxy::Asked) -> Option<Self> {
