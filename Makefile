@@ -9,10 +9,10 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/toolzz-operator
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help demo test sequences bugs tools check generate generated deny chart-lint
+.PHONY: help demo test sequences crashpoints kubernetes-faults bugs tools check generate generated deny chart-lint
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
 test: check ## everything: checks, unit tests, tests on a real control plane
 	$(CARGO) test --workspace -- --test-threads=$(TEST_THREADS)
@@ -22,6 +22,12 @@ sequences: ## a thousand random lives; SEED=n begins elsewhere
 
 bugs: tools ## plant bugs, one at a time, and show that tests find them (about half an hour); ONLY=word for some
 	$(CARGO) run --quiet -p seeded-bugs -- $(ONLY)
+
+crashpoints: ## SIGKILL at every effect of every workload; WORKLOADS=Create,Delete: of some
+	TOOLZZ_CRASHPOINTS=$(or $(WORKLOADS),all) $(CARGO) test --test e2e crashpoints -- --nocapture
+
+kubernetes-faults: ## every fault of the Kubernetes API at every effect there; WORKLOADS as above
+	TOOLZZ_KUBERNETES_FAULTS=$(or $(WORKLOADS),all) $(CARGO) test --test e2e kubernetes_api -- --nocapture
 
 demo: tools ## the main job, shown on an embedded control plane and a simulated Toolzz
 	@BIN="$$($(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/debug" hack/demo.sh

@@ -257,7 +257,7 @@ impl Memory {
         if self.requested.as_ref().is_none_or(|(noted, _)| noted != request) {
             self.requested = Some((request.to_owned(), now));
             // "Now" means whatever stood in the way before.
-            self.trouble = None;
+            (self.trouble, self.target_conflict) = (None, None);
             self.rejected.clear();
         }
     }
