@@ -17,6 +17,7 @@ mod losses;
 mod remote_faults;
 mod rotation;
 mod runs;
+mod schema;
 mod sequences;
 mod shared;
 mod support;
