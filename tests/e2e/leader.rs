@@ -32,6 +32,12 @@ impl Lab {
         (leader, standby)
     }
 
+    /// Somebody else writes himself into the Lease.
+    pub async fn rob(&self) {
+        let somebody = kube::api::Patch::Merge(json!({"spec": {"holderIdentity": "somebody"}}));
+        self.leases().patch("toolzz-operator", &Default::default(), &somebody).await.unwrap();
+    }
+
     async fn holder(&self) -> Option<String> {
         self.leases().get("toolzz-operator").await.unwrap().spec.unwrap().holder_identity
     }
@@ -118,8 +124,7 @@ async fn a_lease_that_is_taken_away_or_out_of_reach_ends_the_leader() {
     let lab = lab("taken").await;
     let mut leader = lab.another_operator();
     leader.until_metric("toolzz_operator_leader 1").await;
-    let somebody = kube::api::Patch::Merge(json!({"spec": {"holderIdentity": "somebody"}}));
-    lab.leases().patch("toolzz-operator", &Default::default(), &somebody).await.unwrap();
+    lab.rob().await;
     assert_eq!(leader.until_ended().await, Some(1));
     assert!(lab.log().contains("no longer holds the lease"), "{}", lab.log());
     // Nobody renews it, so the next one waits for its end and goes on.
