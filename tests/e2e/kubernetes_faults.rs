@@ -206,7 +206,13 @@ async fn run(run: &Run, mut lab: Lab, expected: &EndState) -> Result<(), Failure
     if let Some(operator) = operator.into_inner() {
         lab.operator = Some(operator);
     }
-    until_fits(&lab, expected).await
+    until_fits(&lab, expected).await?;
+    let updates = lab.simulator.puts();
+    if matches!(run.trouble, Trouble::Stale { .. }) && updates > expected.updates {
+        let text = format!("{updates} updates, not {}: it went by what it knew before", expected.updates);
+        return Err(Failure { kind: Kind::Duplicate, text: format!("{text}\n{}", tail(&lab.log())) });
+    }
+    Ok(())
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 //! The operator's real binary against a real API server and a simulated Toolzz.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod admission;
 mod adoption;
