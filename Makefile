@@ -9,7 +9,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/toolzz-operator
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help demo test sequences crashpoints kubernetes-faults tools check generate generated deny chart-lint
+.PHONY: help demo test sequences crashpoints kubernetes-faults bugs tools check generate generated deny chart-lint
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -19,6 +19,9 @@ test: check ## everything: checks, unit tests, tests on a real control plane
 
 sequences: ## a thousand random lives; SEED=n begins elsewhere
 	TOOLZZ_SEQUENCES=1000 TOOLZZ_SEED=$(or $(SEED),1) $(CARGO) test --test e2e sequences
+
+bugs: tools ## plant bugs, one at a time, and show that tests find them (about half an hour); ONLY=word for some
+	$(CARGO) run --quiet -p seeded-bugs -- $(ONLY)
 
 crashpoints: ## SIGKILL at every effect of every workload; WORKLOADS=Create,Delete: of some
 	TOOLZZ_CRASHPOINTS=$(or $(WORKLOADS),all) $(CARGO) test --test e2e crashpoints -- --nocapture

@@ -306,7 +306,7 @@ pub struct ToolzzCredentialStatus {
     /// The object the virtual key was written to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<TargetStatus>,
-    /// The last value of the annotation toolzz.com.br/reconcile-requested-at that was acted on.
+    /// The last value of the annotation toolzz.com.br/reconcile-requested-at after which Toolzz was looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub last_handled_reconcile_at: Option<String>,

@@ -75,7 +75,7 @@ reasons! {
     ConnectionNotReady: Waiting,
     /// The Toolzz API asked for a pause. Continued when the pause it asked for is over.
     RateLimited: Waiting,
-    /// The answer to a create was lost. The operator looks for the credential before it sends anything again.
+    /// The answer to a create, or to an update that carries key material, was lost. The operator makes sure of what became of it before it goes on.
     OutcomeUnknown: Waiting,
     /// A recorded credential is no longer listed. A second look, a settle period later, decides.
     VerifyingLoss: Waiting,

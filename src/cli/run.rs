@@ -7,8 +7,8 @@ use thiserror::Error;
 use crate::{
     controller,
     plan::Settings,
-    remote::{Clock, Config, Connection, TokenSource},
-    runtime::{self, LogFormat, Metrics, Readiness, Shutdown},
+    remote::{Clock, Config, Connection, Tenure, TokenSource},
+    runtime::{self, Election, LogFormat, Metrics, Readiness, SHORTEST_LEASE, Shutdown},
 };
 
 /// Where the token is, when it is not in a file: for local use. Never an argument: those are seen by everybody.
@@ -64,6 +64,15 @@ pub(super) struct RunArgs {
     /// right to create, patch and delete them.
     #[arg(long, env = "TOOLZZ_TARGETS", value_name = "KINDS", value_delimiter = ',', default_value = "configmaps", value_parser = ["", "configmaps", "secrets"])]
     targets: Vec<String>,
+    /// Work only while holding a Lease, so that a second process can stand by. Without it run one process only.
+    #[arg(long, env = "TOOLZZ_LEADER_ELECT", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    leader_elect: bool,
+    /// Name of the Lease, in the operator's namespace.
+    #[arg(long, env = "TOOLZZ_LEASE_NAME", value_name = "NAME", default_value = "toolzz-operator")]
+    lease_name: String,
+    /// How long the others wait for a leader that is not heard of. A write to Toolzz takes less than this, whatever --request-timeout says.
+    #[arg(long, env = "TOOLZZ_LEASE_DURATION", value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    lease_duration: Duration,
     /// Address for /metrics, /healthz and /readyz.
     #[arg(long, env = "TOOLZZ_HTTP_ADDR", value_name = "ADDR", default_value = "0.0.0.0:8080")]
     http_addr: SocketAddr,
@@ -93,6 +102,10 @@ enum Error {
         "--settle-period ({settle:?}) must be longer than --request-timeout ({request:?}): a request may take effect until its time limit"
     )]
     SettlesTooSoon { settle: Duration, request: Duration },
+    #[error("--lease-duration ({0:?}) must be at least {shortest:?}", shortest = SHORTEST_LEASE)]
+    LeaseTooShort(Duration),
+    #[error("{0}")]
+    Lost(#[from] runtime::Lost),
     #[error("--log-level: {0}")]
     LogLevel(#[from] tracing_subscriber::filter::ParseError),
     #[error("--api-url: {0}")]
@@ -120,6 +133,9 @@ async fn operate(arguments: RunArgs) -> Result<(), Error> {
     if settle <= request {
         return Err(Error::SettlesTooSoon { settle, request });
     }
+    if arguments.leader_elect && arguments.lease_duration < SHORTEST_LEASE {
+        return Err(Error::LeaseTooShort(arguments.lease_duration));
+    }
     runtime::start_telemetry(arguments.log_format, &arguments.log_level)?;
     // Fails only when one is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -139,7 +155,9 @@ async fn operate(arguments: RunArgs) -> Result<(), Error> {
         }
     };
     let clock = Clock::start();
+    let tenure = if arguments.leader_elect { Tenure::none() } else { Tenure::unlimited() };
     let config = Config {
+        tenure: tenure.clone(),
         request_timeout: request,
         rate_limit: NonZeroU32::new(arguments.rate_limit),
         allow_insecure_http: arguments.allow_insecure_http,
@@ -163,6 +181,18 @@ async fn operate(arguments: RunArgs) -> Result<(), Error> {
     let client = kube::Client::try_from(kubernetes)?;
     let namespaces = named(&arguments.namespaces);
 
+    let mut election = arguments.leader_elect.then(|| {
+        let terms = runtime::Terms {
+            client: client.clone(),
+            namespace: operator_namespace.clone(),
+            name: arguments.lease_name,
+            identity: identity(),
+            duration: arguments.lease_duration,
+        };
+        Election::new(terms, tenure.clone(), clock, Arc::clone(&metrics), Arc::clone(&readiness))
+    });
+    let ended = shutdown.clone();
+
     let addr = arguments.http_addr;
     let http = runtime::serve(addr, Arc::clone(&readiness), Arc::clone(&metrics), shutdown.clone());
     let controller = controller::run(controller::Start {
@@ -185,14 +215,31 @@ async fn operate(arguments: RunArgs) -> Result<(), Error> {
         },
         metrics,
         readiness,
+        tenure,
         shutdown,
     });
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
-    tokio::try_join!(async { http.await.map_err(|source| Error::Http { addr, source }) }, async {
-        controller.await.map_err(Error::from)
-    },)?;
+    let work = async {
+        let Some(election) = &mut election else { return controller.await.map_err(Error::from) };
+        if !election.won(ended).await {
+            return Ok(());
+        }
+        tokio::select! {
+            result = controller => result?,
+            lost = election.lost() => return Err(lost.into()),
+        }
+        election.release().await;
+        Ok(())
+    };
+    tokio::try_join!(async { http.await.map_err(|source| Error::Http { addr, source }) }, work)?;
     tracing::info!("ended");
     Ok(())
+}
+
+/// A name for this process, unlike that of any other and of any before it.
+fn identity() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "toolzz-operator".to_owned());
+    format!("{host}_{:016x}", rand::random::<u64>())
 }
 
 /// What a comma list names, each once: an empty list is one empty name to the parser, and two watches on one

@@ -9,7 +9,7 @@ use kube::{Resource, ResourceExt};
 
 use super::context::lock;
 use crate::{
-    api::{CredentialId, ListingKey, ToolzzCredential},
+    api::{CredentialId, ToolzzCredential},
     plan::{Ledger, suspicious},
     remote::Reading,
 };
@@ -22,8 +22,6 @@ struct Claim {
     /// Base URL of the service: the same id may be somebody else's elsewhere.
     service: String,
     ledger: Ledger,
-    /// The listing that must show the credential, as it was active when the status was written.
-    expected_in: Option<ListingKey>,
 }
 
 /// Which resource holds which credential. By the resources' uids.
@@ -40,7 +38,7 @@ struct State {
 impl State {
     fn remove(&mut self, uid: &str) -> Option<Claim> {
         let claim = self.claims.remove(uid)?;
-        for id in named(&claim.ledger) {
+        for id in claim.ledger.named() {
             if let Some(uids) = self.by_credential.get_mut(id) {
                 uids.remove(uid);
                 if uids.is_empty() {
@@ -53,13 +51,13 @@ impl State {
 
     fn insert(&mut self, uid: &str, claim: Claim) {
         self.remove(uid);
-        for id in named(&claim.ledger) {
+        for id in claim.ledger.named() {
             self.by_credential.entry(id.clone()).or_default().insert(uid.to_owned());
         }
         self.claims.insert(uid.to_owned(), claim);
     }
 
-    /// The other resources that hold a credential of this service, the one that goes first in front.
+    /// The other resources whose ledgers name a credential of this service, the one that goes first in front.
     fn others<'a>(
         &'a self,
         service: &'a str,
@@ -69,15 +67,9 @@ impl State {
         let uids = self.by_credential.get(id).into_iter().flatten();
         uids.filter(move |other| *other != uid).filter_map(move |other| {
             let claim = self.claims.get(other)?;
-            let holds = claim.service == service && claim.ledger.credentials().any(|(held, _)| held == id);
-            holds.then_some((other, claim))
+            (claim.service == service).then_some((other, claim))
         })
     }
-}
-
-/// Every credential a ledger names: its own, the superseded, and where the material came from.
-fn named(ledger: &Ledger) -> impl Iterator<Item = &CredentialId> {
-    ledger.credentials().map(|(id, _)| id).chain([&ledger.staged_as])
 }
 
 /// A holder, told to somebody in this namespace: what is in another one is not shown.
@@ -93,16 +85,11 @@ impl Claims {
     /// Takes note of what a resource's ledger says.
     pub fn set(&self, object: &ToolzzCredential, service: &str, ledger: &Ledger) {
         let Some(uid) = object.uid() else { return };
-        let status = object.status.as_ref();
-        let active = status
-            .filter(|status| status.active == Some(true) && status.id.as_ref() == Some(&ledger.id))
-            .and_then(|status| object.spec.kind.or(status.kind));
         let claim = Claim {
             namespace: object.namespace().unwrap_or_default(),
             name: object.name_any(),
             service: service.to_owned(),
             ledger: ledger.clone(),
-            expected_in: active.map(|kind| ListingKey { unity_id: object.spec.unity_id.clone(), kind }),
         };
         lock(&self.0).insert(&uid, claim);
     }
@@ -112,7 +99,7 @@ impl Claims {
     pub fn take(&self, object: &ToolzzCredential, service: &str, ledger: &Ledger) -> Result<(), String> {
         let Some(uid) = object.uid() else { return Ok(()) };
         let mut state = lock(&self.0);
-        if let Some((_, claim)) = state.others(service, &ledger.id, &uid).next() {
+        if let Some((_, claim)) = ledger.named().find_map(|id| state.others(service, id, &uid).next()) {
             return Err(told(claim, object.meta().namespace.as_deref()));
         }
         let claim = Claim {
@@ -120,7 +107,6 @@ impl Claims {
             name: object.name_any(),
             service: service.to_owned(),
             ledger: ledger.clone(),
-            expected_in: None,
         };
         state.insert(&uid, claim);
         Ok(())
@@ -153,11 +139,14 @@ impl Claims {
     pub fn audit(&self, service: &str, reading: &Reading<'_>) -> (usize, bool) {
         let state = lock(&self.0);
         let strays = reading.marked().filter(|id| !state.by_credential.contains_key(id)).count();
-        let expected = || {
-            let here = |claim: &&Claim| claim.service == service && claim.expected_in.as_ref() == Some(reading.key);
-            state.claims.values().filter(here)
+        // What the listing itself showed, not what resources say: their specs are their authors'.
+        let held = |id: &CredentialId| {
+            let uids = state.by_credential.get(id).into_iter().flatten();
+            let mut claims = uids.filter_map(|uid| state.claims.get(uid));
+            claims.any(|claim| claim.service == service && claim.ledger.id == *id)
         };
-        let missing = expected().filter(|claim| !reading.shows(&claim.ledger.id)).count();
-        (strays, reading.complete && suspicious(expected().count(), missing))
+        let expected: Vec<&CredentialId> = reading.expected().filter(|id| held(id)).collect();
+        let missing = expected.iter().filter(|id| !reading.shows(id)).count();
+        (strays, reading.complete && suspicious(expected.len(), missing))
     }
 }

@@ -10,7 +10,7 @@ use kube::{Client, Resource, runtime::reflector::ObjectRef};
 use crate::{
     api::{LEDGER_ANNOTATION, Reason, TargetKind, ToolzzCredential, condition},
     plan::{Ledger, Memory, Place, Recorded, Settings},
-    remote::Clock,
+    remote::{Clock, Tenure},
     runtime::Metrics,
     secrets::{InstallationKey, SecretIndex},
 };
@@ -34,6 +34,7 @@ pub(super) struct Context {
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
     pub settings: Settings,
+    pub tenure: Tenure,
     pub shutdown: crate::runtime::Shutdown,
 }
 
@@ -46,18 +47,19 @@ impl Context {
         let place = place(object, &connection);
         let annotation = meta.annotations.as_ref().and_then(|annotations| annotations.get(LEDGER_ANNOTATION));
         let copy = object.status.as_ref().and_then(|status| status.ledger.as_ref());
-        let mut texts = annotation.into_iter().chain(copy).peekable();
-        if texts.peek().is_none() {
+        if annotation.is_none() && copy.is_none() {
             return (Recorded::Nothing, None);
         }
         let mac = |parts: &[&[u8]]| self.key.mac(parts);
-        let found = texts.find_map(|text| Some((Ledger::read(text, place, &mac)?, text)));
-        match found {
+        let read = |text: &'_ String| Some((Ledger::read(text, place, &mac)?, text.clone()));
+        // Of equal ones the annotation.
+        let found = copy.and_then(read).into_iter().chain(annotation.and_then(read));
+        match found.max_by_key(|(ledger, _)| (ledger.uid == *uid, ledger.sequence)) {
             None => (Recorded::Forged, None),
-            Some((ledger, text)) if ledger.uid == *uid => (Recorded::Own(ledger), Some(text.clone())),
+            Some((ledger, text)) if ledger.uid == *uid => (Recorded::Own(ledger), Some(text)),
             Some((ledger, _)) => {
                 let service = self.links.of(object).map(|link| link.service.clone()).unwrap_or_default();
-                let held = ledger.credentials().any(|(id, _)| self.claims.holder(object, &service, id).is_some());
+                let held = ledger.named().any(|id| self.claims.holder(object, &service, id).is_some());
                 (Recorded::Former { ledger, held }, None)
             }
         }
@@ -105,10 +107,18 @@ impl Context {
 
     /// Forgets a resource that is gone.
     pub fn forget(&self, object: &ToolzzCredential) {
-        self.gone(object);
         if let Some(uid) = object.meta().uid.as_deref() {
-            self.memories.remove(uid);
+            self.forget_uid(uid);
         }
+        self.gone(object);
+    }
+
+    /// Forgets a resource that is gone, but nothing that is kept by its name.
+    pub fn forget_uid(&self, uid: &str) {
+        // Before the claims: who takes one for a resource that is known has it removed here.
+        self.memories.remove(uid);
+        self.claims.remove(uid);
+        self.metrics.gone(uid);
     }
 }
 
@@ -116,7 +126,15 @@ impl Context {
 pub(super) fn place<'a>(object: &'a ToolzzCredential, connection: &'a str) -> Place<'a> {
     let meta = object.meta();
     let text = |value: &'a Option<String>| value.as_deref().unwrap_or_default();
-    Place { namespace: text(&meta.namespace), name: text(&meta.name), connection }
+    let spec = &object.spec;
+    let slug = spec.integration_ref.as_ref().map(|integration| integration.slug.as_str());
+    Place {
+        namespace: text(&meta.namespace),
+        name: text(&meta.name),
+        connection,
+        unity: &spec.unity_id,
+        integration: spec.integration_id.as_deref().or(slug).unwrap_or_default(),
+    }
 }
 
 /// The Secrets whose changes concern a resource.
@@ -149,6 +167,8 @@ pub(super) struct Remembered {
     pub at_work: Arc<tokio::sync::Mutex<()>>,
     /// An event has told that the ledger does not verify.
     pub told_invalid: bool,
+    /// What stays active when the resource goes was named.
+    pub told_left_active: bool,
     /// The connection could not be used when it was last asked for.
     pub unlinked: bool,
     /// The newest generation the watch has shown.
@@ -203,11 +223,9 @@ impl Memories {
     }
 
     /// Does this unless the resource is gone.
-    pub fn while_known(&self, uid: &str, act: impl FnOnce()) {
+    pub fn while_known<T>(&self, uid: &str, act: impl FnOnce() -> T) -> Option<T> {
         let memories = lock(&self.0);
-        if memories.contains_key(uid) {
-            act();
-        }
+        memories.contains_key(uid).then(act)
     }
 
     fn remove(&self, uid: &str) {

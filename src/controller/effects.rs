@@ -3,7 +3,7 @@
 use super::{links::Link, pass::Pass};
 use crate::{
     api::{ListingKey, Reason, Row, Tick, marker_tag},
-    plan::{Desired, Material, Post, Put, Rejection, Step, View, differences},
+    plan::{Desired, Material, Post, Put, Rejection, SentInPlace, Step, View, differences},
     remote::{NewCredential, NotDone, Outcome, Unknown},
     secrets,
 };
@@ -11,6 +11,10 @@ use crate::{
 impl Pass<'_> {
     /// Does one step and remembers what came of it.
     pub async fn perform(&mut self, step: Step, desired: &Desired, view: &View) {
+        // At the point of effect: the process may have been stopped since the last step.
+        if self.ctx.tenure.remaining(self.ctx.clock.now()).is_none() {
+            return self.over = true;
+        }
         tracing::debug!(step = step.name());
         // Nothing is asked of a connection that is not there: the planner was told.
         let link = self.link.clone();
@@ -116,7 +120,7 @@ impl Pass<'_> {
         match link.connection.update(&put.id, &put.fields, credentials.as_ref()).await {
             Outcome::Done(row) => {
                 tracing::info!(id = %put.id, changes = put.changes.join(","), "put right");
-                let rejected = put.verify(&row);
+                let rejected = put.verify(&row, self.ctx.clock.now());
                 // What really changed: where nothing was seen the whole row was sent.
                 let changes = match before {
                     Some(before) if put.material.is_none() => differences(&row.fields, &before.row.fields),
@@ -127,18 +131,21 @@ impl Pass<'_> {
                 let now = self.ctx.clock.now();
                 self.remember(|remembered| {
                     let memory = &mut remembered.plan;
-                    memory.rejected = rejected;
                     if put.id_is_own(view) {
+                        memory.rejected.clear();
                         memory.doubt = None;
                         memory
                             .corrected
                             .extend(changes.iter().filter(|change| !view.memory.corrected.contains(change)));
                     }
+                    if let Some(rejection) = rejected.clone() {
+                        memory.refused(rejection);
+                    }
                     if inactive && (desired.deleting_for.is_some() || !put.id_is_own(view)) {
                         memory.deactivated(&put.id, now);
                     }
-                    if let (Some(digest), None) = (&put.material, &memory.rejected) {
-                        memory.in_place = Some((digest.clone(), secret_id));
+                    if let (Some(digest), None) = (&put.material, &rejected) {
+                        memory.in_place = Some(SentInPlace { digest: digest.clone(), secret_id, at: now });
                     }
                 });
             }
@@ -150,14 +157,12 @@ impl Pass<'_> {
                 let retired = desired.deleting_for.is_some() || !put.id_is_own(view);
                 self.remember(|remembered| {
                     if retired {
-                        remembered.plan.deactivated(&put.id, now);
+                        remembered.plan.missing.push((put.id.clone(), now));
                     } else {
                         remembered.plan.gone.get_or_insert((put.id.clone(), now));
                     }
                 });
-                if !retired {
-                    tracing::warn!(id = %put.id, %why, "an update met no credential; looking again");
-                }
+                tracing::warn!(id = %put.id, %why, "an update met no credential; looking again");
             }
             Outcome::NotDone(why) => self.not_done(&why, Some(put.fingerprint())),
             Outcome::Unknown(Unknown { .. }) => {
@@ -181,9 +186,11 @@ impl Pass<'_> {
         match (why, request) {
             (NotDone::Rejected { .. } | NotDone::Unsendable { .. }, Some(request)) => {
                 let message = format!("{why}; not sent again until the spec or the key material changes");
-                let rejection = Rejection { request, reason: why.reason(), message };
-                self.remember(|remembered| remembered.plan.rejected = Some(rejection));
+                let rejection = Rejection { request, reason: why.reason(), message, at: now };
+                self.remember(|remembered| remembered.plan.refused(rejection));
             }
+            // The next step finds that it is over.
+            (NotDone::NotLeading { .. }, _) => {}
             // Rights are given without a word to us.
             (NotDone::Forbidden { .. }, _) => {
                 self.trouble(why.reason(), why.to_string(), Some(now + self.ctx.settings.resync_interval));

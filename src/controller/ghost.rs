@@ -1,8 +1,8 @@
-//! Resources that went although they had the finalizer.
+//! Resources that went although they had a record.
 //!
 //! The API server decides whether a deletion waits for finalizers before it deletes, and does not look again: a
-//! finalizer that is added in between does not hold the resource. What had been recorded on it is deactivated all the
-//! same, as its last state says.
+//! finalizer that is added in between does not hold the resource. Or somebody took the finalizer away before, with a
+//! manifest that replaced the resource. What had been recorded on it is deactivated all the same, as its last state says.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,12 +28,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) fn gone(ctx: &Arc<Context>, object: &ToolzzCredential) {
     // Where the finalizer held it, its last state says that it was being deleted.
     let held = object.meta().deletion_timestamp.is_some();
-    if held || !object.meta().finalizers.iter().flatten().any(|one| one == FINALIZER) {
+    if held || ctx.recorded(object).0.own().is_none() {
         return ctx.forget(object);
     }
     ctx.gone(object);
     let (ctx, mut ghost) = (Arc::clone(ctx), object.clone());
     ghost.meta_mut().deletion_timestamp.get_or_insert(Time(Timestamp::now()));
+    ghost.meta_mut().finalizers.get_or_insert_default().push(FINALIZER.to_owned());
     let mut ghosts = lock(&ctx.ghosts);
     while ghosts.try_join_next().is_some() {}
     let context = Arc::clone(&ctx);
@@ -65,8 +66,10 @@ async fn lay(ctx: &Context, ghost: ToolzzCredential) {
             // There is no status left to say it in.
             Step::Publish(_) | Step::Rest(_) if ctx.shutdown.is_requested() => break,
             Step::Publish(_) | Step::Rest(_) => tokio::time::sleep(PAUSE).await,
+            _ if pass.over => break,
             step => pass.perform(step, &desired, &view).await,
         }
     }
-    ctx.forget(&pass.object);
+    // Another resource may have its name by now.
+    ctx.forget_uid(&pass.uid);
 }

@@ -12,17 +12,26 @@ use super::{context::place, links::Link, pass::Pass};
 use crate::{
     api::{CredentialId, FINALIZER, LEDGER_ANNOTATION, MANAGER, Reason, ToolzzCredential, condition},
     kubernetes::{answered, brief, timed},
-    plan::{Happening, Ledger, Material, Publication, View},
+    plan::{Happening, Ledger, Material, Publication, Recorded, View},
 };
 
 impl Pass<'_> {
     pub(super) async fn record(&mut self, link: &Link, ledger: &Ledger) {
-        if let Err(holder) = self.ctx.claims.take(&self.object, &link.service, ledger) {
-            let message = format!("credential {} is held by {holder}", ledger.id);
-            return self.trouble(Reason::NameConflict, message, None);
+        let take = || self.ctx.claims.take(&self.object, &link.service, ledger);
+        match self.ctx.memories.while_known(&self.uid, take) {
+            // It went meanwhile.
+            None => return self.over = true,
+            Some(Err(holder)) => {
+                let message = format!("credential {} is held by {holder}", ledger.id);
+                return self.trouble(Reason::NameConflict, message, None);
+            }
+            Some(Ok(())) => {}
         }
         let meta = self.object.meta();
-        let text = ledger.write(place(&self.object, &link.key), &|parts| self.ctx.key.mac(parts));
+        let before = self.ctx.recorded(&self.object).0;
+        let sequence = before.own().map_or(0, |before| before.sequence) + 1;
+        let text = Ledger { sequence, ..ledger.clone() }
+            .write(place(&self.object, &link.key), &|parts| self.ctx.key.mac(parts));
         let mut finalizers = meta.finalizers.clone().unwrap_or_default();
         if !finalizers.iter().any(|one| one == FINALIZER) {
             finalizers.push(FINALIZER.to_owned());
@@ -34,7 +43,16 @@ impl Pass<'_> {
                 "annotations": { LEDGER_ANNOTATION: text },
             },
         });
-        self.patch(patch, false).await;
+        if self.patch(patch, false).await {
+            let known = match &before {
+                Recorded::Own(before) | Recorded::Former { ledger: before, .. } => !before.digest.is_empty(),
+                Recorded::Nothing | Recorded::Forged => true,
+            };
+            self.remember(|remembered| {
+                remembered.plan.in_place = None;
+                remembered.plan.marked_unknown |= known && ledger.digest.is_empty();
+            });
+        }
     }
 
     pub(super) async fn publish(&mut self, publication: &Publication, view: &View) {
@@ -57,12 +75,14 @@ impl Pass<'_> {
         let finalizers: Vec<&String> =
             meta.finalizers.iter().flatten().filter(|one| one.as_str() != FINALIZER).collect();
         let patch = json!({ "metadata": { "resourceVersion": meta.resource_version, "finalizers": finalizers } });
-        if !self.patch(patch, false).await {
-            return;
+        // Before it goes: if the process ends in between, nobody else would tell.
+        if !self.remember(|remembered| std::mem::replace(&mut remembered.told_left_active, true)) {
+            self.tell_left_active(left_active);
         }
-        self.over = true;
-        tracing::info!("let go: the finalizer is gone");
-        self.tell_left_active(left_active);
+        if self.patch(patch, false).await {
+            self.over = true;
+            tracing::info!("let go: the finalizer is gone");
+        }
     }
 
     /// Names what stays active because it could not be deactivated in time.

@@ -2,37 +2,68 @@
 //! after: the target, and the end of superseded credentials.
 
 use super::{
-    Ledger, Material, Put, Step, Target, differences,
-    next::{Plan, Planner, just_after, tell},
+    Ledger, Material, Put, Rejection, Step, Target, differences,
+    next::{Plan, Planner, just_after, rejected, tell},
     report::Verdict,
 };
 use crate::api::{Fields, Reason, RotationStrategy, Seen, Tick};
 
 const EVERY_FIELD: [&str; 6] = ["name", "userId", "unityId", "integrationId", "secretId", "status"];
+/// How many superseded credentials a record has room for: it is copied to a status field of 8192 characters.
+pub(super) const MOST_RETIRING: usize = 32;
 /// How long a target that somebody else holds is left alone, unless something wakes the resource.
 const TARGET_PAUSE: std::time::Duration = std::time::Duration::from_secs(60);
 
 impl Planner<'_> {
     pub fn commit(&self, ledger: &Ledger) -> Plan {
-        let wish = self.desired.fields(ledger);
         match self.present(ledger) {
             Err(plan) => plan,
-            Ok(None) => self.put(ledger, wish, EVERY_FIELD.to_vec()),
+            Ok(None) => match &self.view.material {
+                Material::Unusable { reason, message } if ledger.digest.is_empty() => {
+                    tell(*reason, message, self.later())
+                }
+                _ => self.put(ledger, self.desired.fields(ledger), EVERY_FIELD.to_vec()),
+            },
             Ok(Some(seen)) => {
+                let wish = self.wish(ledger, seen);
                 let changes = differences(&wish, &seen.row.fields);
                 if changes.is_empty() { self.settled(ledger, seen) } else { self.put(ledger, wish, changes) }
             }
         }
     }
 
+    /// The row that follows from the spec and the record. While nobody can tell what its material is, that stays, and
+    /// an inactive credential is not activated: only together with material of the resource's own.
+    fn wish(&self, ledger: &Ledger, seen: &Seen) -> Fields {
+        let mut wish = self.desired.fields(ledger);
+        if ledger.digest.is_empty() {
+            wish.secret_id.clone_from(&seen.row.fields.secret_id);
+            wish.active &= seen.row.fields.active;
+        }
+        wish
+    }
+
     /// What is to be put right before new material is staged: what the new material meets with (a refusal, an unknown
     /// outcome) must not keep, say, a credential from being switched off. What is refused does not keep it.
-    pub fn before_rotation(&self, ledger: &Ledger, seen: Option<&Seen>) -> Option<Plan> {
-        let fields = self.desired.fields(ledger);
-        let changes = differences(&fields, &seen?.row.fields);
+    /// Also superseded credentials go on to retire meanwhile; says when to come again for those.
+    pub fn before_rotation(&self, ledger: &Ledger, seen: Option<&Seen>) -> Result<Option<Tick>, Plan> {
+        let Some(seen) = seen else { return Ok(None) };
+        let fields = self.wish(ledger, seen);
+        let changes = differences(&fields, &seen.row.fields);
         let put = Put { id: ledger.id.clone(), fields, changes, material: None };
-        let refused = self.rejection(&put.fingerprint()).is_some();
-        (!put.changes.is_empty() && !refused).then_some(Plan::Do(Step::Put(put)))
+        if !put.changes.is_empty() && self.rejection(&put.fingerprint()).is_none() {
+            return Err(Plan::Do(Step::Put(put)));
+        }
+        match self.target(ledger, seen) {
+            None => {}
+            Some(step @ Plan::Do(_)) => return Err(step),
+            // Nothing retires before the target is switched.
+            Some(Plan::Tell(_)) => return Ok(None),
+        }
+        match self.retire(ledger, seen) {
+            Err(Plan::Tell(verdict)) => Ok(verdict.wake),
+            other => other,
+        }
     }
 
     /// The recorded credential as a fresh look shows it; `None` where listings may not show it although it is there.
@@ -87,17 +118,33 @@ impl Planner<'_> {
             {
                 Plan::Do(Step::Record(ledger.promoted()))
             }
-            Some(rejection) => self.rejected(rejection),
+            Some(rejection) => rejected(rejection, self.later()),
         }
     }
 
-    /// `InPlace`: the material goes with the update. Sending it twice does no harm, so the record comes after.
+    /// `InPlace`: the material goes with the update. Before that is sent, what the credential holds is recorded as
+    /// unknown: if the answer is lost, the material is sent again, whatever it is by then.
     pub fn send_in_place(&self, ledger: &Ledger, seen: Option<&Seen>, digest: &str) -> Plan {
-        if let Some((sent, secret_id)) = &self.view.memory.in_place
-            && sent == digest
-        {
-            let (digest, secret_id) = (digest.to_owned(), secret_id.clone());
-            return Plan::Do(Step::Record(Ledger { digest, secret_id, ..ledger.clone() }));
+        if !ledger.digest.is_empty() {
+            return Plan::Do(Step::Record(Ledger { digest: String::new(), ..ledger.clone() }));
+        }
+        let memory = &self.view.memory;
+        if let Some(sent) = memory.in_place.as_ref().filter(|sent| sent.digest == digest) {
+            // Older material may be on its way still: from this process, or from one before it.
+            let before = (!memory.marked_unknown).then_some(memory.first_seen + self.settings.settle_period);
+            let late_until = before.max(memory.late_until).filter(|late_until| sent.at <= *late_until);
+            match late_until {
+                None => {
+                    let (digest, secret_id) = (digest.to_owned(), sent.secret_id.clone());
+                    return Plan::Do(Step::Record(Ledger { digest, secret_id, ..ledger.clone() }));
+                }
+                Some(late_until) if self.now <= late_until => {
+                    let message = "the new key material was sent; it is sent once more when no earlier update can take \
+                                   effect any more";
+                    return tell(Reason::OutcomeUnknown, message, Some(just_after(late_until)));
+                }
+                Some(_) => {}
+            }
         }
         let mut fields = self.desired.fields(ledger);
         if let Some(seen) = seen {
@@ -106,14 +153,14 @@ impl Planner<'_> {
         let put =
             Put { id: ledger.id.clone(), fields, changes: vec!["credentials"], material: Some(digest.to_owned()) };
         match self.rejection(&put.fingerprint()) {
-            Some(rejection) => self.rejected(rejection),
+            Some(rejection) => rejected(rejection, self.later()),
             None => Plan::Do(Step::Put(put)),
         }
     }
 
     /// The row is as wished. What is wrong with new material, or with how Toolzz took it over, is said all the same.
     fn settled(&self, ledger: &Ledger, seen: &Seen) -> Plan {
-        if let Some(plan) = self.target(seen) {
+        if let Some(plan) = self.target(ledger, seen) {
             return plan;
         }
         let wake = match self.retire(ledger, seen) {
@@ -128,14 +175,14 @@ impl Planner<'_> {
         if let Some(message) = self.virtual_key_changed(ledger, seen) {
             return tell(Reason::RotationUnsupported, message, wake);
         }
-        Plan::Tell(Verdict { problem: None, rejection: None, committed: true, wake })
+        Plan::Tell(Verdict { committed: true, wake, ..Verdict::default() })
     }
 
     /// Agents and workloads know the credential by its virtual key: a new one is accepted when somebody says so.
     fn virtual_key_changed(&self, ledger: &Ledger, seen: &Seen) -> Option<String> {
         let status = &self.view.status;
-        let (old, new) = (status.virtual_key.as_ref()?, seen.row.virtual_key.as_ref()?);
-        let changed = status.material.is_some() && status.id.as_ref() == Some(&ledger.id) && old != new;
+        let (old, new) = (self.published_key(ledger)?, seen.row.virtual_key.as_ref()?);
+        let changed = status.material.is_some() && old != new;
         (changed && self.requested().is_none()).then(|| {
             format!(
                 "Toolzz changed the virtual key of credential {} from {old} to {new}; give agents the new one, then \
@@ -145,8 +192,14 @@ impl Planner<'_> {
         })
     }
 
+    /// The virtual key of the recorded credential as the status has it.
+    fn published_key(&self, ledger: &Ledger) -> Option<&String> {
+        let status = &self.view.status;
+        status.virtual_key.as_ref().filter(|_| status.id.as_ref() == Some(&ledger.id))
+    }
+
     /// Brings the virtual key to where workloads find it.
-    fn target(&self, seen: &Seen) -> Option<Plan> {
+    fn target(&self, ledger: &Ledger, seen: &Seen) -> Option<Plan> {
         let memory = &self.view.memory;
         let wanted = self.desired.target.as_ref();
         if let Some(old) = &self.view.status.target
@@ -156,7 +209,9 @@ impl Planner<'_> {
             return Some(Plan::Do(Step::DropTarget(old.clone())));
         }
         let target = wanted?;
-        let content = target.content(&seen.row);
+        // A row that comes without its virtual key takes it from nobody.
+        let virtual_key = seen.row.virtual_key.as_ref().or(self.published_key(ledger));
+        let content = target.content(&seen.row, virtual_key.map(String::as_str));
         let written = self.view.target.as_ref().is_some_and(|written| {
             (written.kind, &written.name) == (target.kind, &target.name)
                 && written.content == Target::fingerprint(&content)
@@ -176,20 +231,31 @@ impl Planner<'_> {
     /// over, and they leave the record only when no late update can bring them back. Says when to come again.
     fn retire(&self, ledger: &Ledger, seen: &Seen) -> Result<Option<Tick>, Plan> {
         let status = &self.view.status;
-        if status.id.as_ref() != Some(&ledger.id) || status.virtual_key != seen.row.virtual_key {
+        let published = self.published_key(ledger);
+        if status.id.as_ref() != Some(&ledger.id) || seen.row.virtual_key.as_ref().or(published) != published {
             return Ok(None);
         }
         let mut wake: Option<Tick> = None;
+        let mut refused = None;
+        // Where there are too many for the record, the oldest has no more time.
+        let too_many = ledger.retiring.len().saturating_sub(MOST_RETIRING - 1);
         let mut sooner = |at: Tick| wake = Some(wake.map_or(at, |wake| wake.min(at)));
-        for old in &ledger.retiring {
+        for (position, old) in ledger.retiring.iter().enumerate() {
             // The next status sets the time.
             let Some(after) = status.retiring.iter().find(|one| one.id == old.id).and_then(|one| one.after.as_ref())
             else {
                 continue;
             };
             let left = after.0.duration_since(self.view.wall);
-            if left.is_positive() {
+            if left.is_positive() && position >= too_many {
                 sooner(just_after(self.now + left.unsigned_abs()));
+                continue;
+            }
+            if let Some(told) = self.view.memory.missing_since(&old.id) {
+                match self.confirms(told) {
+                    Ok(look) => return Err(look),
+                    Err(again) => sooner(again),
+                }
                 continue;
             }
             let Some(inactive_since) = self.view.memory.inactive_since(&old.id) else {
@@ -200,10 +266,14 @@ impl Planner<'_> {
                 );
                 let fields = Fields { active: false, ..fields };
                 let put = Put { id: old.id.clone(), fields, changes: vec!["status"], material: None };
-                return Err(match self.rejection(&put.fingerprint()) {
-                    Some(rejection) => self.rejected(rejection),
-                    None => Plan::Do(Step::Put(put)),
-                });
+                match self.refused_lately(&put) {
+                    Some(rejection) => {
+                        sooner(just_after(rejection.at + self.settings.resync_interval));
+                        refused = refused.or(Some(rejection.clone()));
+                    }
+                    None => return Err(Plan::Do(Step::Put(put))),
+                }
+                continue;
             };
             let settled = inactive_since + self.settings.settle_period;
             if self.now <= settled {
@@ -214,6 +284,25 @@ impl Planner<'_> {
                 return Err(Plan::Do(Step::Record(ledger.without(&old.id))));
             }
         }
-        Ok(wake)
+        match refused {
+            Some(rejection) => Err(rejected(rejection, wake)),
+            None => Ok(wake),
+        }
+    }
+
+    /// The look that confirms that a credential does not exist; or when to take another, where the last one could not
+    /// be read as a whole.
+    pub fn confirms(&self, told: Tick) -> Result<Plan, Tick> {
+        let Some(listing) = self.view.sight.listing.filter(|listing| listing.began_at > told) else {
+            return Ok(self.look(told));
+        };
+        let again = listing.began_at + self.settings.settle_period;
+        if self.now > again { Ok(self.look(again)) } else { Err(just_after(again)) }
+    }
+
+    /// A deactivation is never given up: what was refused is tried again after a while.
+    pub fn refused_lately(&self, put: &Put) -> Option<&Rejection> {
+        let rejection = self.view.memory.rejection(&put.fingerprint())?;
+        (self.now <= rejection.at + self.settings.resync_interval).then_some(rejection)
     }
 }

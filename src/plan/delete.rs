@@ -14,26 +14,32 @@ impl Planner<'_> {
             return Plan::Do(Step::Rest(None));
         }
         let release = |left_active| Plan::Do(Step::Release { left_active });
+        // What is superseded is not what is to be retained.
+        let retain = self.desired.deletion_policy == DeletionPolicy::Retain;
         let ledger = match &self.view.recorded {
             Recorded::Own(ledger) | Recorded::Former { ledger, held: false } => ledger,
             // What it is cannot be told from a record; what the status names may be active.
             Recorded::Nothing | Recorded::Forged => {
-                let named = self.view.status.id.clone().filter(|_| self.view.status.active == Some(true));
-                return release(named.into_iter().collect());
+                let status = &self.view.status;
+                let own = status.id.iter().filter(|_| status.active == Some(true) && !retain);
+                return release(own.chain(status.retiring.iter().map(|old| &old.id)).cloned().collect());
             }
             Recorded::Former { .. } => return release(Vec::new()),
         };
-        if self.desired.deletion_policy == DeletionPolicy::Retain || self.view.sight.contested.is_some() {
-            return release(Vec::new());
+        let active: Vec<(&CredentialId, &SecretId)> = ledger
+            .credentials()
+            .filter(|(id, _)| !(retain && **id == ledger.id || self.inactive_for_good(id)))
+            .collect();
+        if self.view.sight.contested.is_some() {
+            // Its holder may hold the superseded ones as well.
+            return release(active.iter().map(|(id, _)| (*id).clone()).filter(|id| *id != ledger.id).collect());
         }
-        let active: Vec<(&CredentialId, &SecretId)> =
-            ledger.credentials().filter(|(id, _)| !self.inactive_for_good(id, ledger)).collect();
-        let Some((id, secret_id)) = active.first() else {
+        let Some((first, _)) = active.first() else {
             return release(Vec::new());
         };
         // The deadline ends the waiting, never the first attempt: the operator may have been away that long.
         let left = self.settings.deletion_deadline.saturating_sub(waited);
-        let blocked = |why: &str, wake: Option<Tick>| {
+        let blocked = |id: &CredentialId, why: &str, wake: Option<Tick>| {
             if left.is_zero() {
                 return release(active.iter().map(|(id, _)| (*id).clone()).collect());
             }
@@ -47,31 +53,46 @@ impl Planner<'_> {
         if let Some(trouble) = &memory.trouble
             && trouble.retry_at.is_none_or(|at| at > self.now)
         {
-            return blocked(&trouble.message, trouble.retry_at);
+            return blocked(first, &trouble.message, trouble.retry_at);
         }
-        if let Some(late_until) = memory.late_until
-            && memory.inactive_since(id).is_some()
-            && self.now <= late_until
-        {
-            return blocked("an update whose answer was lost may still take effect", Some(just_after(late_until)));
+        let mut refused = None;
+        for (id, secret_id) in &active {
+            if memory.inactive_since(id).is_some() && memory.late_until.is_some_and(|late_until| self.now <= late_until)
+            {
+                continue;
+            }
+            if let Some(told) = memory.missing_since(id) {
+                return match self.confirms(told) {
+                    Ok(look) => look,
+                    Err(again) => blocked(id, "whether it exists is not known", Some(again)),
+                };
+            }
+            let put = Put {
+                id: (*id).clone(),
+                fields: self.deactivated(id, secret_id, ledger),
+                changes: vec!["status"],
+                material: None,
+            };
+            match self.refused_lately(&put) {
+                None => return Plan::Do(Step::Put(put)),
+                Some(rejection) => refused = refused.or(Some((*id, rejection))),
+            }
         }
-        let put = Put {
-            id: (*id).clone(),
-            fields: self.deactivated(id, secret_id, ledger),
-            changes: vec!["status"],
-            material: None,
-        };
-        match &memory.rejected {
-            Some(rejection) if rejection.request == put.fingerprint() => blocked(&rejection.message, None),
-            _ => Plan::Do(Step::Put(put)),
+        let late = "an update whose answer was lost may still take effect";
+        match refused {
+            Some((id, rejection)) => {
+                let again = just_after(rejection.at + self.settings.resync_interval);
+                let late = memory.late_until.map(just_after).filter(|late| *late > self.now);
+                blocked(id, &rejection.message, late.into_iter().chain([again]).min())
+            }
+            None => blocked(first, late, memory.late_until.map(just_after)),
         }
     }
 
     /// Seen inactive, or gone, after every update that may come late.
-    fn inactive_for_good(&self, id: &CredentialId, ledger: &Ledger) -> bool {
+    fn inactive_for_good(&self, id: &CredentialId) -> bool {
         let memory = &self.view.memory;
-        let late_until = memory.late_until.filter(|_| *id == ledger.id);
-        memory.inactive_since(id).is_some_and(|since| late_until.is_none_or(|late_until| since > late_until))
+        memory.inactive_since(id).is_some_and(|since| memory.late_until.is_none_or(|late_until| since > late_until))
     }
 
     /// As it is seen, but inactive; where it is not seen, as the spec says.

@@ -10,13 +10,17 @@ const VERSION: u32 = 1;
 /// Which credential is this resource's, which material it shall use, and what that material is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ledger {
+    /// Counts what was recorded on the resource: of the annotation and its copy in the status the later one holds, so
+    /// that an earlier annotation put back means nothing. Set when it is written.
+    pub sequence: u64,
     /// The uid of the resource the record was made for.
     pub uid: String,
     /// The credential that is this resource's own.
     pub id: CredentialId,
     /// The material it shall use.
     pub secret_id: SecretId,
-    /// The keyed digest of that material.
+    /// The keyed digest of that material; empty while nobody can tell what it is: the credential was taken over, or an
+    /// update that carries material is on its way. Nothing is activated then without material.
     pub digest: String,
     /// The credential the material came with: its own on a create, another, inactive one after a rotation.
     pub staged_as: CredentialId,
@@ -69,6 +73,7 @@ impl Recorded {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Written {
     v: u32,
+    sequence: u64,
     uid: String,
     id: CredentialId,
     secret_id: SecretId,
@@ -93,12 +98,17 @@ pub struct Place<'a> {
     pub name: &'a str,
     /// The connection the credential is reached through: the same id may be somebody else's elsewhere.
     pub connection: &'a str,
+    /// UUID of the unity. It cannot be changed on a resource, but in a manifest that replaces it.
+    pub unity: &'a str,
+    /// UUID or slug of the integration. As the unity.
+    pub integration: &'a str,
 }
 
 impl Ledger {
     /// The ledger of a resource whose first credential, or one in the place of all it had, was staged as `row`.
     pub fn fresh(uid: &str, row: &Row, digest: &str) -> Self {
         Self {
+            sequence: 0,
             uid: uid.to_owned(),
             id: row.id.clone(),
             secret_id: row.fields.secret_id.clone(),
@@ -128,7 +138,8 @@ impl Ledger {
     /// The credential staged as `row` in the place of this one, which retires.
     #[must_use]
     pub fn replaced(&self, row: &Row, digest: &str) -> Self {
-        let mut new = Self { adopted: self.adopted.clone(), ..Self::fresh(&self.uid, row, digest) };
+        let mut new =
+            Self { sequence: self.sequence, adopted: self.adopted.clone(), ..Self::fresh(&self.uid, row, digest) };
         let old = Retiring { id: self.id.clone(), secret_id: self.secret_id.clone() };
         new.retiring = self.retiring.iter().cloned().chain([old]).filter(|old| old.id != new.id).collect();
         new
@@ -154,13 +165,23 @@ impl Ledger {
         [(&self.id, &self.secret_id)].into_iter().chain(self.retiring.iter().map(|old| (&old.id, &old.secret_id)))
     }
 
+    /// Every credential it names: those that may be active, and the one the material came with.
+    pub fn named(&self) -> impl Iterator<Item = &CredentialId> {
+        self.credentials().map(|(id, _)| id).chain([&self.staged_as])
+    }
+
     fn mac(&self, place: Place<'_>, mac: Mac<'_>) -> String {
         let adopted = self.adopted.as_ref().map_or("", |id| id.as_str());
+        let (unity, integration) = (place.unity.to_ascii_lowercase(), place.integration.to_ascii_lowercase());
+        let sequence = self.sequence.to_string();
         let mut parts: Vec<&[u8]> = [
             "ledger/1",
             place.namespace,
             place.name,
             place.connection,
+            &unity,
+            &integration,
+            &sequence,
             &self.uid,
             self.id.as_str(),
             self.secret_id.as_str(),
@@ -180,6 +201,7 @@ impl Ledger {
     pub fn write(&self, place: Place<'_>, mac: Mac<'_>) -> String {
         let written = Written {
             v: VERSION,
+            sequence: self.sequence,
             uid: self.uid.clone(),
             id: self.id.clone(),
             secret_id: self.secret_id.clone(),
@@ -197,6 +219,7 @@ impl Ledger {
     pub fn read(text: &str, place: Place<'_>, mac: Mac<'_>) -> Option<Self> {
         let written: Written = serde_json::from_str(text).ok()?;
         let ledger = Self {
+            sequence: written.sequence,
             uid: written.uid,
             id: written.id,
             secret_id: written.secret_id,
@@ -234,10 +257,11 @@ mod tests {
             .join("|")
     }
 
-    const PLACE: Place<'_> = Place { namespace: "ns", name: "n", connection: "c" };
+    const PLACE: Place<'_> = Place { namespace: "ns", name: "n", connection: "c", unity: "u", integration: "i" };
 
     fn ledger() -> Ledger {
         Ledger {
+            sequence: 7,
             uid: "u-1".into(),
             id: "c-1".into(),
             secret_id: "s-1".into(),
@@ -260,9 +284,14 @@ mod tests {
     #[test]
     fn a_ledger_of_another_place_or_key_does_not_verify() {
         let text = ledger().write(PLACE, &fake_mac);
-        for place in
-            [Place { namespace: "ns2", ..PLACE }, Place { name: "n2", ..PLACE }, Place { connection: "c2", ..PLACE }]
-        {
+        assert!(Ledger::read(&text, Place { unity: "U", integration: "I", ..PLACE }, &fake_mac).is_some());
+        for place in [
+            Place { namespace: "ns2", ..PLACE },
+            Place { name: "n2", ..PLACE },
+            Place { connection: "c2", ..PLACE },
+            Place { unity: "u2", ..PLACE },
+            Place { integration: "i2", ..PLACE },
+        ] {
             assert_eq!(Ledger::read(&text, place, &fake_mac), None, "{place:?}");
         }
         assert_eq!(Ledger::read(&text, PLACE, &|_| "other".into()), None);
@@ -272,6 +301,7 @@ mod tests {
     fn no_field_of_a_ledger_can_be_edited() {
         let text = ledger().write(PLACE, &fake_mac);
         for (from, to) in [
+            (r#""sequence":7"#, r#""sequence":8"#),
             (r#""uid":"u-1""#, r#""uid":"u-2""#),
             (r#""id":"c-1""#, r#""id":"c-2""#),
             (r#""secretId":"s-1""#, r#""secretId":"s-2""#),

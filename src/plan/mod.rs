@@ -23,7 +23,7 @@ pub use ledger::{Ledger, Mac, Place, Recorded, Retiring, tag};
 pub use next::next;
 use step::fingerprint;
 pub use step::{Happening, Post, Publication, Put, Rejection, Step, differences};
-pub use view::{Desired, Material, Memory, Settings, Sight, Target, Trouble, View};
+pub use view::{Desired, Material, Memory, SentInPlace, Settings, Sight, Target, Trouble, View};
 
 /// Whether so many credentials vanished from a listing at once that it is the listing that is to be doubted: more than
 /// three, and more than a fifth of those that should be in it.

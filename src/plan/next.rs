@@ -2,6 +2,7 @@
 
 use super::{
     Desired, Ledger, Material, Recorded, Rejection, Settings, Step, View,
+    commit::MOST_RETIRING,
     report::{Verdict, report},
 };
 use crate::api::{OnConflict, Reason, RotationStrategy, Tick, condition};
@@ -30,7 +31,7 @@ pub(super) enum Plan {
 }
 
 pub(super) fn tell(reason: Reason, message: impl Into<String>, wake: Option<Tick>) -> Plan {
-    Plan::Tell(Verdict { problem: Some((reason, message.into())), rejection: None, committed: false, wake })
+    Plan::Tell(Verdict { problem: Some((reason, message.into())), wake, ..Verdict::default() })
 }
 
 pub(super) struct Planner<'a> {
@@ -51,14 +52,26 @@ impl Planner<'_> {
             if self.stands(trouble.reason) {
                 return Plan::Do(Step::Rest(trouble.retry_at));
             }
-            return tell(trouble.reason, &trouble.message, trouble.retry_at);
+            return Plan::Tell(Verdict {
+                problem: Some((trouble.reason, trouble.message.clone())),
+                wake: trouble.retry_at,
+                unanswered: true,
+                ..Verdict::default()
+            });
         }
         if let Some(problem) = self.view.recorded.own().and_then(|ledger| self.not_ours(ledger)) {
             return problem;
         }
+        if let Some(ledger) = self.view.recorded.own()
+            && !self.view.finalizer
+        {
+            // Somebody replaced the resource by a manifest without it. A deletion would pass by now.
+            return Plan::Do(Step::Record(ledger.clone()));
+        }
+        let unknown = self.view.recorded.own().is_some_and(|ledger| ledger.digest.is_empty());
         let digest = match &self.view.material {
             Material::Unread => return Plan::Do(Step::ReadMaterial),
-            Material::Unchanged if self.requested().is_some() => return Plan::Do(Step::ReadMaterial),
+            Material::Unchanged if self.requested().is_some() || unknown => return Plan::Do(Step::ReadMaterial),
             Material::Read { digest, .. } => Some(digest.as_str()),
             Material::Unchanged | Material::Unusable { .. } => None,
         };
@@ -69,6 +82,7 @@ impl Planner<'_> {
             (Recorded::Own(ledger), Some(digest)) if ledger.digest != digest => self.rotate(ledger, digest),
             // Material that is missing or unfit changes nothing of what is recorded: that is kept in order meanwhile.
             (Recorded::Own(ledger), _) => self.commit(ledger),
+            (Recorded::Former { held: false, .. }, _) if !self.view.sight.claims_complete => claims_incomplete(),
             (Recorded::Former { ledger, held: false }, _) => {
                 Plan::Do(Step::Record(Ledger { uid: self.desired.uid.clone(), ..ledger.clone() }))
             }
@@ -158,18 +172,48 @@ impl Planner<'_> {
             Ok(seen) => seen,
             Err(plan) => return plan,
         };
-        if let Some(plan) = self.before_rotation(ledger, seen) {
-            return plan;
-        }
-        match self.desired.strategy {
+        let wake = match self.before_rotation(ledger, seen) {
+            Err(plan) => return plan,
+            Ok(wake) => wake,
+        };
+        let plan = match self.desired.strategy {
             RotationStrategy::Repoint => self.stage(Some(ledger), digest, false),
+            RotationStrategy::Replace if ledger.retiring.len() >= MOST_RETIRING => self.make_room(ledger),
             RotationStrategy::Replace => self.stage(Some(ledger), digest, true),
             RotationStrategy::InPlace => self.send_in_place(ledger, seen, digest),
+        };
+        match plan {
+            Plan::Tell(verdict) => Plan::Tell(Verdict { wake: verdict.wake.into_iter().chain(wake).min(), ..verdict }),
+            plan => plan,
+        }
+    }
+
+    /// Brings what is recorded into use and to its end before more is recorded.
+    fn make_room(&self, ledger: &Ledger) -> Plan {
+        match self.commit(ledger) {
+            Plan::Tell(verdict) if verdict.problem.is_none() => {
+                let message = format!(
+                    "{MOST_RETIRING} superseded credentials are not known to be inactive yet; the new key material \
+                     follows when the oldest has retired"
+                );
+                Plan::Tell(Verdict { problem: Some((Reason::Pending, message)), ..verdict })
+            }
+            plan => plan,
         }
     }
 
     /// No record: a credential is made, or an existing one taken over.
     fn acquire(&self, digest: &str) -> Plan {
+        if self.view.recorded == Recorded::Forged
+            && self.desired.on_conflict == OnConflict::CreateNew
+            && self.desired.external_id.is_none()
+        {
+            // There may be one already, and nothing would say so.
+            let message = "the record on this resource does not verify, so whether it has a credential already is not \
+                           known; take an existing one over with spec.externalId or spec.onConflict: Adopt, or, to \
+                           have a new one in any case, remove the annotation toolzz.com.br/ledger and status.ledger";
+            return tell(Reason::LedgerInvalid, message, None);
+        }
         let base = match (&self.desired.external_id, self.desired.on_conflict) {
             (Some(id), _) => self.external(id).map(Some),
             (None, OnConflict::Adopt) => self.namesake(),
@@ -197,25 +241,34 @@ impl Planner<'_> {
 
     /// What is known of a request that the API has refused before, in this process or an earlier one.
     pub fn rejection(&self, request: &str) -> Option<Rejection> {
-        let rejection = self.view.memory.rejected.clone().or_else(|| {
-            let told = self.view.status.rejected.as_ref().filter(|_| self.requested().is_none())?;
-            Some(Rejection {
-                request: told.request.clone(),
-                reason: Reason::from_name(&told.reason).unwrap_or(Reason::RejectedByApi),
-                message: told.message.clone(),
-            })
-        })?;
-        (rejection.request == request).then_some(rejection)
-    }
-
-    pub fn rejected(&self, rejection: Rejection) -> Plan {
-        Plan::Tell(Verdict {
-            problem: Some((rejection.reason, rejection.message.clone())),
-            wake: self.later(),
-            committed: false,
-            rejection: Some(rejection),
+        if let Some(rejection) = self.view.memory.rejection(request) {
+            return Some(rejection.clone());
+        }
+        let told = self.view.status.rejected.as_ref().filter(|_| self.requested().is_none())?;
+        (told.request == request).then(|| Rejection {
+            request: told.request.clone(),
+            reason: Reason::from_name(&told.reason).unwrap_or(Reason::RejectedByApi),
+            message: told.message.clone(),
+            at: Tick(0),
         })
     }
+}
+
+/// Nothing is taken over while somebody who holds it may not be known yet.
+pub(super) fn claims_incomplete() -> Plan {
+    let message = "not every namespace's ToolzzCredentials could be listed yet, so it is not known whether another \
+                   resource holds the credential";
+    // What is listed last wakes everybody.
+    tell(Reason::Pending, message, None)
+}
+
+pub(super) fn rejected(rejection: Rejection, wake: Option<Tick>) -> Plan {
+    Plan::Tell(Verdict {
+        problem: Some((rejection.reason, rejection.message.clone())),
+        wake,
+        rejection: Some(rejection),
+        ..Verdict::default()
+    })
 }
 
 /// The first moment that is certainly after another.

@@ -9,6 +9,7 @@ use crate::api::{
 };
 
 /// What there is to say when there is nothing to do.
+#[derive(Default)]
 pub(super) struct Verdict {
     /// What is wrong; `None`: the remote is as wished.
     pub problem: Option<(Reason, String)>,
@@ -16,6 +17,8 @@ pub(super) struct Verdict {
     pub rejection: Option<Rejection>,
     /// The remote row is as recorded and wished.
     pub committed: bool,
+    /// It does not rest on a look: a user's request stays unanswered.
+    pub unanswered: bool,
     /// When to look again.
     pub wake: Option<Tick>,
 }
@@ -36,7 +39,7 @@ pub(super) fn report(desired: &Desired, view: &View, verdict: &Verdict) -> Optio
     } else if verdict.committed {
         status.rejected = None;
     }
-    if !desired.suspended {
+    if !desired.suspended && !verdict.unanswered {
         status.last_handled_reconcile_at = desired.requested.as_deref().map(cut);
     }
     if let Recorded::Own(ledger) = &view.recorded {

@@ -120,6 +120,8 @@ pub struct Rejection {
     pub reason: Reason,
     /// Why, for people.
     pub message: String,
+    /// When; zero where an earlier process told.
+    pub at: Tick,
 }
 
 impl Post {
@@ -166,7 +168,7 @@ impl Put {
     /// Whether the answer shows what was asked for.
     ///
     /// A 2xx whose row is another than the one sent is not believed: the request would be sent for ever.
-    pub fn verify(&self, answer: &Row) -> Option<Rejection> {
+    pub fn verify(&self, answer: &Row, at: Tick) -> Option<Rejection> {
         let mut left = differences(&self.fields, &answer.fields);
         // Material sent in place may get a new place in the vault: the answer says which.
         left.retain(|field| self.material.is_none() || *field != SECRET_ID);
@@ -174,8 +176,7 @@ impl Put {
             (
                 Reason::RotationUnsupported,
                 "Toolzz accepted the update but did not take over the new key material (secretId is unchanged); \
-                 agents go on with the old key. Restore the old material in the Secret, or set \
-                 spec.rotation.strategy: Replace to go on with a new credential"
+                 agents go on with the old key. Set spec.rotation.strategy: Replace to go on with a new credential"
                     .to_owned(),
             )
         } else if !left.is_empty() {
@@ -189,7 +190,7 @@ impl Put {
         } else {
             return None;
         };
-        Some(Rejection { request: self.fingerprint(), reason, message })
+        Some(Rejection { request: self.fingerprint(), reason, message, at })
     }
 }
 

@@ -87,10 +87,10 @@ pub struct Target {
 
 impl Target {
     /// What the object shall hold.
-    pub fn content(&self, row: &Row) -> BTreeMap<String, String> {
+    pub fn content(&self, row: &Row, virtual_key: Option<&str>) -> BTreeMap<String, String> {
         let keys = &self.keys;
         [
-            (&keys.virtual_key, row.virtual_key.as_deref()),
+            (&keys.virtual_key, virtual_key),
             (&keys.id, Some(row.id.as_str())),
             (&keys.secret_id, Some(row.fields.secret_id.as_str())),
         ]
@@ -148,6 +148,8 @@ pub struct Sight {
     pub external: Option<Seen>,
     /// Who holds the credential that the spec asks to take over.
     pub external_holder: Option<String>,
+    /// Every resource is known, so it is known who holds what.
+    pub claims_complete: bool,
     /// Who else holds the recorded credential, and goes first.
     pub contested: Option<String>,
 }
@@ -161,6 +163,17 @@ pub struct Trouble {
     pub message: String,
     /// When to try again; `None`: when something changes.
     pub retry_at: Option<Tick>,
+}
+
+/// Key material that Toolzz took with an update.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentInPlace {
+    /// Its digest.
+    pub digest: String,
+    /// The secretId of the answer.
+    pub secret_id: SecretId,
+    /// When the answer came.
+    pub at: Tick,
 }
 
 /// What this process remembers of a resource. Losing it costs a look, never a credential.
@@ -184,8 +197,12 @@ pub struct Memory {
     pub corrected: Vec<&'static str>,
     /// Credentials that were deactivated for good, or are gone, and when that was seen.
     pub inactive: Vec<(CredentialId, Tick)>,
-    /// The digest of the material that was sent in place, and the secretId of the answer.
-    pub in_place: Option<(String, SecretId)>,
+    /// Credentials that a deactivation was told do not exist, and when. One answer is not believed.
+    pub missing: Vec<(CredentialId, Tick)>,
+    /// The material that was sent in place and is not recorded yet.
+    pub in_place: Option<SentInPlace>,
+    /// This process recorded that the material is unknown: none before it has an update on its way that carries any.
+    pub marked_unknown: bool,
     /// The last value of the user's request, and when it was seen.
     pub requested: Option<(String, Tick)>,
     /// The target as this process wrote it.
@@ -194,8 +211,8 @@ pub struct Memory {
     pub target_dropped: Option<String>,
     /// Why the target cannot be written, and when that was found.
     pub target_conflict: Option<(String, Tick)>,
-    /// A request the API refused in this process.
-    pub rejected: Option<Rejection>,
+    /// The requests the API refused in this process, since one for the resource's own credential was taken.
+    pub rejected: Vec<Rejection>,
     /// What keeps the operator from going on.
     pub trouble: Option<Trouble>,
 }
@@ -210,6 +227,19 @@ impl Memory {
         };
         if sight.recorded.as_ref().is_some_and(|seen| self.gone.as_ref().is_some_and(|(_, since)| seen.at > *since)) {
             self.gone = None;
+        }
+        if let Some(listing) = sight.listing.filter(|listing| listing.complete && !listing.suspect) {
+            // What is active is in every listing.
+            let active = |id: &CredentialId| {
+                let mut shown = sight.recorded.iter().chain(&sight.retiring);
+                shown.any(|seen| seen.row.id == *id && seen.row.fields.active)
+            };
+            let (told, open) =
+                std::mem::take(&mut self.missing).into_iter().partition(|(_, at)| listing.began_at > *at);
+            self.missing = open;
+            for (id, _) in Vec::into_iter(told).filter(|(id, _)| !active(id)) {
+                self.deactivated(&id, listing.began_at);
+            }
         }
         for seen in &sight.retiring {
             match self.inactive_since(&seen.row.id) {
@@ -227,7 +257,8 @@ impl Memory {
         if self.requested.as_ref().is_none_or(|(noted, _)| noted != request) {
             self.requested = Some((request.to_owned(), now));
             // "Now" means whatever stood in the way before.
-            (self.trouble, self.rejected, self.target_conflict) = (None, None, None);
+            (self.trouble, self.target_conflict) = (None, None);
+            self.rejected.clear();
         }
     }
 
@@ -235,6 +266,22 @@ impl Memory {
     pub fn deactivated(&mut self, id: &CredentialId, at: Tick) {
         self.inactive.retain(|(other, _)| other != id);
         self.inactive.push((id.clone(), at));
+    }
+
+    /// When a deactivation was told that a credential does not exist, if no listing has settled that yet.
+    pub fn missing_since(&self, id: &CredentialId) -> Option<Tick> {
+        self.missing.iter().find_map(|(other, at)| (other == id).then_some(*at))
+    }
+
+    /// Takes note that the API refused a request.
+    pub fn refused(&mut self, rejection: Rejection) {
+        self.rejected.retain(|other| other.request != rejection.request);
+        self.rejected.push(rejection);
+    }
+
+    /// Whether the API refused this request in this process.
+    pub fn rejection(&self, request: &str) -> Option<&Rejection> {
+        self.rejected.iter().find(|rejection| rejection.request == request)
     }
 
     /// Since when a credential is known to be inactive.

@@ -274,7 +274,7 @@ impl Connection {
         };
         let (begun, began) = (Instant::now(), self.0.clock.now());
         let request = request.header(header::AUTHORIZATION, token.header);
-        let limit = self.time_limit(operation);
+        let limit = self.time_limit(operation, began)?;
         let result = match tokio::time::timeout(limit, self.exchange(operation, request, began)).await {
             Ok(answer) => answer.and_then(|(status, body)| {
                 read(&body).map_err(|problem| self.unknown(operation, Lost::Unreadable { status, problem }))
@@ -296,11 +296,16 @@ impl Connection {
         }
     }
 
-    fn time_limit(&self, operation: Operation) -> Duration {
+    /// The time a call that begins now may take. A write must have ended when somebody else may begin to write.
+    fn time_limit(&self, operation: Operation, now: Tick) -> Result<Duration, Failure> {
         let limit = self.0.config.request_timeout;
         match operation {
-            Operation::Create | Operation::Update | Operation::List => limit,
-            Operation::Catalogue | Operation::Probe => limit.min(SIDE_CALL_TIMEOUT),
+            Operation::Create | Operation::Update => match self.0.config.tenure.remaining(now) {
+                Some(left) => Ok(limit.min(left)),
+                None => Err(Failure::NotDone(NotDone::NotLeading { operation })),
+            },
+            Operation::List => Ok(limit),
+            Operation::Catalogue | Operation::Probe => Ok(limit.min(SIDE_CALL_TIMEOUT)),
         }
     }
 

@@ -5,7 +5,10 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use reqwest::{Url, header};
 use thiserror::Error;
 
-use super::address::{Addresses, Checked};
+use super::{
+    Tenure,
+    address::{Addresses, Checked},
+};
 
 /// Time to make a connection, so that a host that does not answer at all is told from a lost answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,6 +37,8 @@ pub struct Config {
     pub catalogue_ttl: Duration,
     /// Between the first probes of a refused connection; doubles up to five minutes.
     pub probe_interval: Duration,
+    /// Until when this process may write.
+    pub tenure: Tenure,
     /// PEM certificates to trust beside those of the system.
     pub ca_bundle: Option<Vec<u8>>,
 }
@@ -51,6 +56,7 @@ impl Config {
             user_agent: concat!("toolzz-operator/", env!("CARGO_PKG_VERSION")).to_owned(),
             catalogue_ttl: Duration::from_secs(600),
             probe_interval: Duration::from_secs(5),
+            tenure: Tenure::unlimited(),
             ca_bundle: None,
         }
     }

@@ -16,6 +16,7 @@ mod gate;
 mod inventory;
 mod outcome;
 mod probe;
+mod tenure;
 mod token;
 mod wire;
 
@@ -29,4 +30,5 @@ pub use connect::ConnectFailure;
 pub use gate::State;
 pub use inventory::{Inventory, Judge, Reading};
 pub use outcome::{Lost, NotDone, Outcome, Refusal, Unknown, Unreadable};
+pub use tenure::Tenure;
 pub use token::{TokenError, TokenSource};

@@ -115,6 +115,12 @@ pub enum NotDone {
         /// The status code.
         status: u16,
     },
+    /// This process may not write, or not for long enough: nothing was sent.
+    #[error("{operation}: not sent, this process does not lead")]
+    NotLeading {
+        /// The call.
+        operation: Operation,
+    },
     /// It could not be put into a request.
     #[error("{operation}: cannot be sent: {problem}")]
     Unsendable {
@@ -129,7 +135,10 @@ impl NotDone {
     /// The reason to show.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Unreachable { .. } | Self::Unconfirmed { .. } | Self::TokenReplaced { .. } => Reason::ApiUnavailable,
+            Self::Unreachable { .. }
+            | Self::Unconfirmed { .. }
+            | Self::TokenReplaced { .. }
+            | Self::NotLeading { .. } => Reason::ApiUnavailable,
             Self::Paused { reason, .. } => *reason,
             Self::Throttled { .. } => Reason::RateLimited,
             Self::Refused { refusal, .. } => refusal.reason(),
@@ -153,6 +162,7 @@ impl NotDone {
             Self::Gone { .. } => "gone",
             Self::Rejected { .. } => "rejected",
             Self::Unsendable { .. } => "unsendable",
+            Self::NotLeading { .. } => "not_leading",
         }
     }
 }

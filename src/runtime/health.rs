@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use axum::{
@@ -19,22 +19,40 @@ use tokio::net::TcpListener;
 use super::{Metrics, Shutdown};
 
 /// What must be so before the operator is ready, by name.
-pub struct Readiness(Mutex<BTreeMap<&'static str, bool>>);
+pub struct Readiness(Mutex<Checks>);
+
+struct Checks {
+    checks: BTreeMap<&'static str, bool>,
+    /// Instead of all others: whether a process that waits for the lease can read it.
+    standby: Option<bool>,
+}
 
 impl Readiness {
     /// None of these is so yet.
     pub fn new(checks: &[&'static str]) -> Self {
-        Self(Mutex::new(checks.iter().map(|check| (*check, false)).collect()))
+        Self(Mutex::new(Checks { checks: checks.iter().map(|check| (*check, false)).collect(), standby: None }))
     }
 
     /// One of them is so, or is so no longer.
     pub fn set(&self, check: &'static str, ok: bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(check, ok);
+        self.lock().checks.insert(check, ok);
+    }
+
+    /// The process waits for the lease, and can read it or not; `None`: it waits no longer.
+    ///
+    /// One that can is ready: a rollout goes on when it could take over.
+    pub fn stand_by(&self, ok: Option<bool>) {
+        self.lock().standby = ok;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Checks> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether all are so, and a line for each.
     pub fn report(&self) -> (bool, String) {
-        let checks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.lock();
+        let checks = state.standby.map_or_else(|| state.checks.clone(), |ok| [("standby", ok)].into());
         let text = checks.iter().fold(String::new(), |mut text, (check, ok)| {
             let _ = writeln!(text, "{}{check} {}", if *ok { "[+]" } else { "[-]" }, if *ok { "ok" } else { "not yet" });
             text
@@ -83,5 +101,10 @@ mod tests {
         assert_eq!(readiness.report(), (false, "[-]caches not yet\n[+]crd ok\n".to_owned()));
         readiness.set("caches", true);
         assert!(readiness.report().0);
+        readiness.set("crd", false);
+        readiness.stand_by(Some(true));
+        assert_eq!(readiness.report(), (true, "[+]standby ok\n".to_owned()), "it has nothing else to be ready for");
+        readiness.stand_by(None);
+        assert!(!readiness.report().0);
     }
 }

@@ -51,6 +51,7 @@ pub struct Metrics {
     events: Counter,
     listing_age: Gauge<f64, AtomicU64>,
     listing_rows: Gauge,
+    leading: Gauge,
     state: Mutex<State>,
 }
 
@@ -86,6 +87,7 @@ impl Default for Metrics {
             events: Counter::default(),
             listing_age: Gauge::default(),
             listing_rows: Gauge::default(),
+            leading: Gauge::default(),
             state: Mutex::default(),
             registry: Registry::default(),
         };
@@ -123,6 +125,7 @@ impl Default for Metrics {
             "Credentials left active when a deletion passed its deadline",
             metrics.orphaned.clone(),
         );
+        registry.register("leader", "1 while this process holds the lease", metrics.leading.clone());
         registry.register("events", "Events written", metrics.events.clone());
         registry.register_with_unit(
             "listing_age",
@@ -193,6 +196,11 @@ impl Metrics {
         if let Some(reason) = reason {
             self.resources.get_or_create_owned(&ByReason { reason: reason.as_str() }).inc_by(by);
         }
+    }
+
+    /// Whether this process holds the lease.
+    pub fn leading(&self, so: bool) {
+        self.leading.set(so.into());
     }
 
     /// How many strays a listing shows.

@@ -1,11 +1,13 @@
 //! What every service has: health, metrics, logs, an orderly end.
 
 mod health;
+mod lease;
 mod metrics;
 mod shutdown;
 mod telemetry;
 
 pub use health::{Readiness, serve};
+pub use lease::{Election, Lost, SHORTEST_LEASE, Terms};
 pub use metrics::Metrics;
 pub use shutdown::Shutdown;
 pub use telemetry::{LogFormat, start as start_telemetry};

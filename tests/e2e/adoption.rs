@@ -158,3 +158,85 @@ async fn a_forged_or_copied_ledger_gives_nobody_a_credential() {
     lab.until_event("LedgerInvalid").await;
     assert_eq!(lab.materials("victim"), ["victim"]);
 }
+
+fn ledger_of(object: &toolzz_operator::api::ToolzzCredential) -> String {
+    object.metadata.annotations.as_ref().unwrap()["toolzz.com.br/ledger"].clone()
+}
+
+#[tokio::test]
+async fn an_earlier_ledger_of_ones_own_brings_nothing_back() {
+    let lab = Lab::start("replay").await;
+    lab.credential_with("old", json!({"rotation": {"strategy": "Replace", "gracePeriod": "0s"}})).await;
+    let first = lab.until_ready("old").await;
+    let id = first.status.as_ref().unwrap().id.clone().unwrap();
+    lab.rotate("old", "new").await;
+    lab.until("old", "rid of the first", |object| {
+        ready(object).is_some_and(|(_, why, _)| why == "Rotated") && !ledger_of(object).contains(id.as_str())
+    })
+    .await;
+    // Somebody else takes over what was given up, and the former holder puts the record back.
+    lab.credential_with("heir", json!({"externalId": id.as_str()})).await;
+    lab.until_reason("heir", "Adopted").await;
+    lab.annotate("old", "toolzz.com.br/ledger", &ledger_of(&first)).await;
+    lab.annotate("old", "toolzz.com.br/reconcile-requested-at", "now").await;
+    let after = lab
+        .until("old", "asked", |object| object.status.as_ref().unwrap().last_handled_reconcile_at.is_some())
+        .await
+        .status
+        .unwrap();
+    assert_ne!(after.id.as_ref(), Some(&id));
+    assert_eq!((lab.materials("old"), lab.materials("heir")), (vec!["new".to_owned()], vec!["heir".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_ledger_is_for_its_unity_and_integration() {
+    const ELSEWHERE: &str = "0b8e2d34-0000-4000-8000-000000000009";
+    let lab = Lab::start("moved").await;
+    lab.credential_with("openai", json!({"deletionPolicy": "Retain"})).await;
+    let before = lab.until_ready("openai").await;
+    lab.delete("openai").await;
+    lab.until_gone("openai").await;
+    // `kubectl replace --force` with another unity: the record must not move the credential there.
+    let mut manifest = as_in_a_backup(&before);
+    manifest["spec"]["unityId"] = json!(ELSEWHERE);
+    manifest["metadata"].as_object_mut().unwrap().remove("finalizers");
+    lab.create(manifest).await.unwrap();
+    let after = lab.until_ready("openai").await;
+    assert_ne!(after.status.unwrap().id, before.status.unwrap().id);
+    lab.until_event("LedgerInvalid").await;
+    let of = |unity: &str| {
+        let all = lab.simulator.active_named("openai");
+        all.iter().filter(|one| one.row.unity_id.to_string() == unity).count()
+    };
+    assert_eq!((of(UNITY), of(ELSEWHERE)), (1, 1));
+}
+
+#[tokio::test]
+async fn without_a_valid_record_another_one_is_made_only_by_removing_it() {
+    let lab = Lab::start("void").await;
+    lab.rotate("openai", "openai").await;
+    let mut manifest = lab.manifest("openai");
+    manifest["spec"]["onConflict"] = json!("CreateNew");
+    manifest["metadata"]["annotations"] = json!({"toolzz.com.br/ledger": "of an installation key that is lost"});
+    lab.create(manifest).await.unwrap();
+    lab.until_reason("openai", "LedgerInvalid").await;
+    assert_eq!(lab.simulator.posts(), 0);
+    let removed = kube::api::Patch::Merge(json!({"metadata": {"annotations": {"toolzz.com.br/ledger": null}}}));
+    lab.api().patch("openai", &Default::default(), &removed).await.unwrap();
+    lab.until_ready("openai").await;
+    assert_eq!(lab.simulator.posts(), 1);
+}
+
+#[tokio::test]
+async fn what_another_resource_has_staged_cannot_be_taken_over() {
+    let lab = Lab::start("staged").await;
+    lab.credential("victim").await;
+    lab.until_ready("victim").await;
+    lab.rotate("victim", "new").await;
+    lab.until_reason("victim", "Rotated").await;
+    let staged = lab.simulator.credentials().into_iter().find(|one| !one.is_active()).unwrap();
+    let spec = json!({"externalId": staged.id.to_string(), "rotation": {"strategy": "InPlace"}});
+    lab.credential_with("thief", spec).await;
+    lab.until_reason("thief", "NameConflict").await;
+    assert!(lab.simulator.active_named("thief").is_empty());
+}

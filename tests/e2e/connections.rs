@@ -25,7 +25,7 @@ pub fn ready_reason(status: Option<&ConnectionStatus>) -> Option<&str> {
 }
 
 impl Lab {
-    fn connections(&self) -> kube::Api<ToolzzConnection> {
+    pub fn connections(&self) -> kube::Api<ToolzzConnection> {
         kube::Api::namespaced(self.client.clone(), &self.namespace)
     }
 
@@ -39,7 +39,7 @@ impl Lab {
     }
 
     /// A connection of this name to this URL, with the token of this id in a Secret.
-    async fn connect(&self, name: &str, url: &str, id: &str) {
+    pub async fn connect(&self, name: &str, url: &str, id: &str) {
         let secret = format!("token-{name}");
         self.secret(&secret, &[("token", &token(id))]).await;
         self.connection(name, json!({"url": url, "tokenSecretRef": {"name": secret, "key": "token"}})).await;

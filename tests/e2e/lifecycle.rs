@@ -46,7 +46,7 @@ async fn a_settled_resource_causes_no_writes_also_over_a_restart() {
     lab.kill_operator();
     lab.start_operator();
     let lists = lab.simulator.lists();
-    lab.simulator.until(|state| state.counts(Operation::List).received > lists).await;
+    lab.until_remote(|state| state.counts(Operation::List).received > lists).await;
     // What comes after is settled after it: one more resource, made by the same operator.
     lab.credential("later").await;
     lab.until_ready("later").await;
@@ -210,7 +210,7 @@ async fn an_edit_made_elsewhere_is_put_right() {
     let object = lab.until_ready("openai").await;
     let id = id(object.status.unwrap().id.unwrap().as_str());
     lab.simulator.edit(id, |row| row.name = "changed by hand".into());
-    lab.simulator.until(|state| state.active_named("openai").len() == 1).await;
+    lab.until_remote(|state| state.active_named("openai").len() == 1).await;
     lab.until_reason("openai", "Updated").await;
     assert_eq!(lab.simulator.posts(), 1);
 }

@@ -1,7 +1,7 @@
 //! Credentials that vanish, one or many, and deletions when things are bad.
 
 use serde_json::json;
-use toolzz_simulator::{Commit, Fault, Operation, Reply, Times};
+use toolzz_simulator::{Commit, Fault, Operation, Point, Reply, Times};
 
 use super::support::*;
 
@@ -124,12 +124,90 @@ async fn a_deletion_during_an_unknown_outcome_leaves_nothing_active() {
         let label = format!("{operation:?} {fault:?}");
         lab.simulator.fault(operation, Times::Next(1), fault);
         lab.credential("openai").await;
-        lab.simulator.until(move |state| state.counts(operation).received >= 1).await;
+        lab.until_remote(move |state| state.counts(operation).received >= 1).await;
         lab.delete("openai").await;
-        lab.simulator.release_late();
+        if operation == Operation::Update {
+            // The worst moment for an update to come late: after the deactivation was answered.
+            lab.until_remote(move |state| state.counts(operation).answered_2xx >= 1).await;
+            lab.simulator.release_late();
+        }
         lab.until_gone("openai").await;
         assert!(lab.simulator.credentials().iter().all(|one| !one.is_active()), "{label}");
     }
+}
+
+#[tokio::test]
+async fn a_manifest_that_replaces_the_resource_takes_neither_finalizer_nor_record_for_long() {
+    let lab = Lab::start("replace").await;
+    lab.credential("openai").await;
+    let before = lab.until_ready("openai").await;
+    let id = before.status.unwrap().id;
+    // As `kubectl replace` does it: what is not in the manifest goes.
+    let mut manifest = lab.manifest("openai");
+    manifest["metadata"]["resourceVersion"] = json!(before.metadata.resource_version);
+    let manifest = serde_json::from_value(manifest).unwrap();
+    lab.api().replace("openai", &Default::default(), &manifest).await.unwrap();
+    let whole = |object: &toolzz_operator::api::ToolzzCredential| {
+        let meta = &object.metadata;
+        meta.finalizers.iter().flatten().any(|one| one == toolzz_operator::api::FINALIZER)
+            && meta.annotations.iter().any(|all| all.contains_key("toolzz.com.br/ledger"))
+    };
+    let after = lab.until("openai", "whole again", whole).await;
+    assert_eq!(after.status.unwrap().id, id);
+    assert_eq!((lab.simulator.posts(), lab.simulator.puts()), (1, 1));
+    lab.delete("openai").await;
+    lab.until_gone("openai").await;
+    assert!(lab.simulator.active_named("openai").is_empty());
+}
+
+#[tokio::test]
+async fn a_resource_that_goes_without_its_finalizer_is_deactivated_all_the_same() {
+    let lab = Lab::start("bare").await;
+    lab.credential("openai").await;
+    lab.until_ready("openai").await;
+    // Paused, so that the finalizer is not put back before the deletion.
+    lab.edit("openai", json!({"suspend": true})).await;
+    lab.until_reason("openai", "Suspended").await;
+    let bare = kube::api::Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    lab.api().patch("openai", &Default::default(), &bare).await.unwrap();
+    lab.delete("openai").await;
+    lab.until_gone("openai").await;
+    lab.until_remote(|state| state.counts(Operation::Update).committed >= 2).await;
+    assert!(lab.simulator.active_named("openai").is_empty());
+}
+
+#[tokio::test]
+async fn what_takes_the_place_of_a_resource_that_is_still_being_deactivated_is_watched() {
+    let lab = Lab::start("heir").await;
+    lab.credential_with("openai", json!({"suspend": false})).await;
+    lab.until_ready("openai").await;
+    lab.edit("openai", json!({"suspend": true})).await;
+    lab.until_reason("openai", "Suspended").await;
+    let gate = lab.simulator.hold_next(1, Operation::Update, Point::BeforeCommit);
+    let bare = kube::api::Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    lab.api().patch("openai", &Default::default(), &bare).await.unwrap();
+    lab.delete("openai").await;
+    held(&gate).await;
+    lab.create(lab.manifest("openai")).await.unwrap();
+    lab.until_ready("openai").await;
+    gate.release();
+    lab.until_remote(|state| state.active_named("openai").len() == 1).await;
+    lab.rotate("openai", "new").await;
+    lab.until_reason("openai", "Rotated").await;
+    assert_eq!(lab.materials("openai"), ["new"]);
+}
+
+#[tokio::test]
+async fn what_is_superseded_is_deactivated_when_the_credential_is_retained() {
+    let lab = Lab::start("retain").await;
+    lab.credential_with("openai", json!({"deletionPolicy": "Retain", "rotation": {"strategy": "Replace"}})).await;
+    lab.until_ready("openai").await;
+    lab.rotate("openai", "new").await;
+    lab.until_reason("openai", "Rotated").await;
+    assert_eq!(lab.simulator.active_named("openai").len(), 2, "within the grace period");
+    lab.delete("openai").await;
+    lab.until_gone("openai").await;
+    assert_eq!(lab.materials("openai"), ["new"]);
 }
 
 #[tokio::test]
@@ -171,6 +249,6 @@ async fn what_goes_without_its_finalizer_is_deactivated_all_the_same() {
     // So it looks when the API server decided on the deletion before the finalizer was there.
     lab.plane.delete_in_store("toolzz.com.br/toolzzcredentials", &lab.namespace, "openai").await.unwrap();
     lab.until_gone("openai").await;
-    lab.simulator.until(|state| state.credentials().iter().all(|one| !one.is_active())).await;
+    lab.until_remote(|state| state.credentials().iter().all(|one| !one.is_active())).await;
     lab.assert_no_leak().await;
 }

@@ -1,7 +1,7 @@
 //! Rotation by each strategy, over crashes and changes of mind.
 
 use serde_json::json;
-use toolzz_simulator::{Operation, Point};
+use toolzz_simulator::{Fault, Operation, Point, Times};
 
 use super::support::*;
 
@@ -112,6 +112,40 @@ async fn in_place_survives_a_kill_around_the_update() {
         lab.until_reason("openai", "Rotated").await;
         assert_eq!(lab.materials("openai"), ["new"], "{point:?}");
         assert_eq!(lab.simulator.credentials().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn in_place_there_and_back_again_ends_with_what_the_secret_holds() {
+    for (fault, killed) in
+        [(Fault::reset_after_commit(), false), (Fault::reset_after_commit(), true), (Fault::late_commit(), false)]
+    {
+        let mut lab = Lab::start("inplaceaba").await;
+        let label = format!("{fault:?} {killed}");
+        lab.simulator.configure(|settings| settings.replace_material_in_place = true);
+        lab.credential_with("openai", json!({"rotation": {"strategy": "InPlace"}})).await;
+        lab.until_ready("openai").await;
+        // The new material is sent, nobody hears of it, and the Secret goes back.
+        lab.simulator.fault(Operation::Update, Times::Next(1), fault);
+        lab.rotate("openai", "new").await;
+        lab.until_remote(|state| state.counts(Operation::Update).received >= 2).await;
+        if killed {
+            lab.kill_operator();
+        }
+        lab.rotate("openai", "openai").await;
+        if killed {
+            lab.start_operator();
+        }
+        lab.until_remote(|state| state.counts(Operation::Update).answered_2xx >= 2).await;
+        // The new material takes effect after the old one was sent again.
+        lab.simulator.release_late();
+        lab.until("openai", "settled again", |object| {
+            let text = object.metadata.annotations.as_ref().and_then(|all| all.get("toolzz.com.br/ledger"));
+            text.is_some_and(|text| !text.contains("\"digest\":\"\"")) && ready(object).unwrap().0 == "True"
+        })
+        .await;
+        assert_eq!(lab.materials("openai"), ["openai"], "{label}");
+        assert_eq!(lab.simulator.credentials().len(), 1, "{label}");
     }
 }
 

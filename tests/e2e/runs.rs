@@ -169,6 +169,15 @@ pub async fn run_all<R: fmt::Display>(
         of(Kind::Lost),
         of(Kind::Stuck)
     );
+    proof(
+        &what.replace(' ', "-"),
+        &format!(
+            "{count} runs of {workloads} workloads: {} duplicates, {} lost, {} stuck",
+            of(Kind::Duplicate),
+            of(Kind::Lost),
+            of(Kind::Stuck)
+        ),
+    );
     let which: Vec<String> = failures.iter().map(|(run, failure)| format!("{run}: {:?}", failure.kind)).collect();
     assert!(failures.is_empty(), "{}", which.join("\n"));
 }

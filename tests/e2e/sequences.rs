@@ -19,10 +19,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// SplitMix64: the same life for the same seed.
 /// Source: <https://prng.di.unimi.it/splitmix64.c>
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -210,7 +210,7 @@ fn there(lab: &Lab, id: &str) -> Option<Credential> {
     lab.simulator.credential(id.parse().unwrap()).filter(|one| !one.removed)
 }
 
-fn number(variable: &str, otherwise: u64) -> u64 {
+pub fn number(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 

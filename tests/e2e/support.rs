@@ -206,6 +206,12 @@ impl Lab {
         active.iter().map(|one| material(one.row.secret_id).replace(&format!("{CANARY}-"), "")).collect()
     }
 
+    /// Waits until the simulator's state is so.
+    pub async fn until_remote(&self, so: impl FnMut(&toolzz_simulator::State) -> bool) {
+        let so = tokio::time::timeout(PATIENCE, self.simulator.until(so)).await;
+        so.unwrap_or_else(|_| panic!("Toolzz does not come to be so: {:#?}\n{}", self.simulator.journal(), self.log()));
+    }
+
     pub async fn delete(&self, name: &str) {
         self.api().delete(name, &DeleteParams::default()).await.unwrap();
     }
@@ -299,6 +305,13 @@ impl Lab {
             assert!(!text.contains(CANARY), "key material in {place}");
             assert!(!text.contains(DEFAULT_TOKEN), "the token in {place}");
         }
+    }
+}
+
+/// Keeps a figure for `make proof`, where that asks for it.
+pub fn proof(name: &str, figure: &str) {
+    if let Some(directory) = std::env::var_os("TOOLZZ_PROOF") {
+        std::fs::write(Path::new(&directory).join(name), figure).unwrap();
     }
 }
 
@@ -415,9 +428,26 @@ impl Operator {
 
     /// SIGTERM; the exit code.
     pub fn terminate(mut self) -> Option<i32> {
-        let sent = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status().unwrap();
-        assert!(sent.success());
+        self.signal("TERM");
         self.child.wait().unwrap().code()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name]).arg(self.child.id().to_string()).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits until it ends by itself; the exit code.
+    pub async fn until_ended(&mut self) -> Option<i32> {
+        let ended = async {
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status.code();
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, ended).await.expect("the operator does not end")
     }
 }
 

@@ -239,8 +239,8 @@ impl Effect {
     }
 
     pub fn of_kubernetes(asked: &test_kubeproxy::Asked) -> Option<Self> {
-        // Events are hints for people, sent beside everything else.
-        (asked.is_write() && asked.resource != "events").then(|| Self::Kubernetes {
+        // Events are hints for people, and a lease is kept, beside everything else.
+        (asked.is_write() && !matches!(asked.resource.as_str(), "events" | "leases")).then(|| Self::Kubernetes {
             operation: asked.operation,
             resource: asked.resource.clone(),
             subresource: asked.subresource.clone(),
@@ -354,7 +354,7 @@ pub async fn end_state(lab: &Lab) -> EndState {
         let status = object.status.clone().unwrap();
         let id = status.id.as_ref().map(|id| id.as_str());
         let row = id.and_then(|id| lab.simulator.credential(id.parse().unwrap())).map(|one| one.row);
-        let index = |value: &Value| value.as_str().and_then(nth);
+        let index = |value: &Value| value.as_str().and_then(&nth);
         json!({
             "finalizers": meta["finalizers"],
             "ready": ready(&object).map(|(status, _, _)| status),

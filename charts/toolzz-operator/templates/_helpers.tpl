@@ -102,6 +102,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   (printf "--concurrency=%d" (int64 $values.concurrency))
   (printf "--rate-limit=%d" (int64 $values.rateLimit))
   (printf "--deletion-deadline=%s" $values.deletionDeadline)
+  "--leader-elect"
+  (printf "--lease-name=%s" (include "toolzz-operator.fullname" .))
+  (printf "--lease-duration=%s" $values.leaseDuration)
   (printf "--targets=%s" (join "," $values.targets))
   (printf "--http-addr=%s" $values.httpAddr)
   (printf "--log-format=%s" $values.logFormat)

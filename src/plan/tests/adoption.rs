@@ -36,6 +36,7 @@ fn its_material_is_unknown_so_the_own_is_rotated_in_by_the_strategy() {
         let Step::Record(record) = go(&in_place, &view) else { panic!() };
         assert_eq!((record.id.as_str(), record.secret_id.as_str(), record.digest.as_str()), ("c7", "s7", ""));
         view.recorded = Recorded::Own(record);
+        view.finalizer = true;
         view.sight.recorded = Some(seen("c7", "OpenAI", "s7", true));
         let Step::Put(put) = go(&in_place, &view) else { panic!() };
         assert_eq!(put.material.as_deref(), Some(DIGEST));
@@ -43,8 +44,25 @@ fn its_material_is_unknown_so_the_own_is_rotated_in_by_the_strategy() {
 }
 
 #[test]
+fn nothing_is_taken_over_while_somebody_who_holds_it_may_not_be_known() {
+    let incomplete = |mut view: View| {
+        view.sight.claims_complete = false;
+        view
+    };
+    for desired in [external(), adopting()] {
+        assert_eq!(reason(go(&desired, &incomplete(found()))).0, Reason::Pending);
+    }
+    let former = Recorded::Former { ledger: Ledger { uid: "former".into(), ..ledger() }, held: false };
+    let mut view = incomplete(fresh());
+    assert!(matches!(step(&view), Step::Post(_)), "what is made is nobody's");
+    view.recorded = former;
+    assert_eq!(reason(step(&view)).0, Reason::Pending);
+}
+
+#[test]
 fn it_is_told_as_adopted() {
     let mut view = found();
+    view.finalizer = true;
     view.recorded =
         Recorded::Own(Ledger::adopting(UID, &seen("c7", "x", "s7", true).row).repointed(&staged("c1").row, DIGEST));
     view.sight.recorded = Some(seen("c7", "OpenAI", "s1", true));

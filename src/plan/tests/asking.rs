@@ -47,14 +47,22 @@ fn a_request_tries_again_what_was_refused() {
     let asked = Desired { requested: Some("now".into()), ..desired() };
     let mut view = fresh();
     let Step::Post(post) = step(&view) else { panic!() };
-    view.memory.rejected =
-        Some(Rejection { request: post.fingerprint(), reason: Reason::RejectedByApi, message: "422".into() });
+    view.memory.rejected = vec![Rejection {
+        request: post.fingerprint(),
+        reason: Reason::RejectedByApi,
+        message: "422".into(),
+        at: START,
+    }];
     view.status = published(step(&view)).status;
     view.memory.note_request("now", after(1));
     assert!(matches!(next(&asked, &view, &SETTINGS, after(2)), Step::Post(_)));
     // Noted once: what is refused since then is not tried again by the same request.
-    view.memory.rejected =
-        Some(Rejection { request: post.fingerprint(), reason: Reason::RejectedByApi, message: "422".into() });
+    view.memory.rejected = vec![Rejection {
+        request: post.fingerprint(),
+        reason: Reason::RejectedByApi,
+        message: "422".into(),
+        at: START,
+    }];
     view.memory.note_request("now", after(2));
     assert_eq!(reason(next(&asked, &view, &SETTINGS, after(3))).0, Reason::RejectedByApi);
 }
@@ -63,16 +71,34 @@ fn a_request_tries_again_what_was_refused() {
 fn trouble_does_not_make_a_refused_request_be_sent_again() {
     let mut view = fresh();
     let Step::Post(post) = step(&view) else { panic!() };
-    view.memory.rejected =
-        Some(Rejection { request: post.fingerprint(), reason: Reason::RejectedByApi, message: "422".into() });
+    view.memory.rejected = vec![Rejection {
+        request: post.fingerprint(),
+        reason: Reason::RejectedByApi,
+        message: "422".into(),
+        at: START,
+    }];
     view.status = published(step(&view)).status;
     // A restart, and the first listing fails.
-    view.memory.rejected = None;
+    view.memory.rejected.clear();
     view.memory.trouble =
         Some(Trouble { reason: Reason::ApiUnavailable, message: "500".into(), retry_at: Some(after(3)) });
     view.status = published(step(&view)).status;
     view.memory.trouble = None;
     assert_eq!(reason(at(&view, 4)).0, Reason::RejectedByApi);
+}
+
+#[test]
+fn a_request_that_meets_with_trouble_stays_unanswered() {
+    let asked = Desired { requested: Some("now".into()), ..desired() };
+    let mut view = settled();
+    view.memory.note_request("now", after(1));
+    view.memory.trouble =
+        Some(Trouble { reason: Reason::ApiUnavailable, message: "500".into(), retry_at: Some(after(30)) });
+    view.status = published(next(&asked, &view, &SETTINGS, after(2))).status;
+    assert_eq!(view.status.last_handled_reconcile_at, None);
+    assert_eq!(next(&asked, &view, &SETTINGS, after(2)), Step::Rest(Some(after(30))));
+    view.memory.trouble = None;
+    assert!(matches!(next(&asked, &view, &SETTINGS, after(31)), Step::Look { .. }));
 }
 
 mod targets {
@@ -88,7 +114,7 @@ mod targets {
     }
 
     fn written() -> TargetStatus {
-        let content = with_target().target.unwrap().content(&seen("c1", "OpenAI", "s1", true).row);
+        let content = with_target().target.unwrap().content(&seen("c1", "OpenAI", "s1", true).row, Some("vk-c1"));
         TargetStatus {
             kind: TargetKind::Secret,
             name: "out".into(),
@@ -120,6 +146,17 @@ mod targets {
         let mut renamed = with_target();
         renamed.target.as_mut().unwrap().keys.virtual_key = Some("OTHER".into());
         assert!(matches!(go(&renamed, &view), Step::WriteTarget { .. }));
+    }
+
+    #[test]
+    fn a_row_without_its_virtual_key_takes_it_from_nobody() {
+        let mut view = settled();
+        view.target = Some(written());
+        view.status = published(go(&with_target(), &view)).status;
+        view.sight.recorded.as_mut().unwrap().row.virtual_key = None;
+        assert!(matches!(go(&with_target(), &view), Step::Rest(_)));
+        view.target = None;
+        assert!(matches!(go(&with_target(), &view), Step::WriteTarget { content, .. } if content["KEY"] == "vk-c1"));
     }
 
     #[test]

@@ -26,7 +26,7 @@ fn what_was_not_staged_apart_is_not_promoted() {
     let mut view = settled();
     view.sight.recorded.as_mut().unwrap().row.fields.secret_id = "s9".into();
     let Step::Put(put) = step(&view) else { panic!() };
-    view.memory.rejected = put.verify(&view.sight.recorded.as_ref().unwrap().row);
+    view.memory.rejected = put.verify(&view.sight.recorded.as_ref().unwrap().row, START).into_iter().collect();
     let replace = Desired { strategy: RotationStrategy::Replace, ..desired() };
     assert_eq!(reason(next(&replace, &view, &SETTINGS, after(2))).0, Reason::RotationUnsupported);
 }

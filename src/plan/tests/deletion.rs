@@ -106,9 +106,84 @@ fn a_refused_deactivation_waits_for_the_deadline() {
     let mut view = settled();
     let Step::Put(put) = step(&deleted(1), &view) else { panic!() };
     view.memory.rejected =
-        Some(Rejection { request: put.fingerprint(), reason: Reason::RejectedByApi, message: "422".into() });
+        vec![Rejection { request: put.fingerprint(), reason: Reason::RejectedByApi, message: "422".into(), at: START }];
     assert_eq!(reason(step(&deleted(1), &view)).0, Reason::DeletionBlocked);
     assert_eq!(step(&deleted(900), &view), let_go(&["c1"]));
+    // What matters so much is tried again.
+    assert!(matches!(next(&deleted(601), &view, &SETTINGS, after(601)), Step::Put(_)));
+}
+
+#[test]
+fn one_answer_that_it_does_not_exist_is_not_believed() {
+    let mut view = settled();
+    view.memory.missing = vec![("c1".into(), after(1))];
+    assert!(matches!(step(&deleted(1), &view), Step::Look { began_after, .. } if began_after == after(1)));
+    let looked = |shown: Option<Seen>, complete| {
+        let mut view = view.clone();
+        view.sight.recorded = shown;
+        view.sight.listing = Some(ListingFacts { began_at: after(2), complete, suspect: false });
+        view.memory.observe(&view.sight.clone());
+        next(&deleted(1), &view, &SETTINGS, after(3))
+    };
+    assert!(matches!(looked(Some(seen("c1", "OpenAI", "s1", true)), true), Step::Put(_)));
+    assert_eq!(looked(Some(seen("c1", "OpenAI", "s1", false)), true), let_go(&[]));
+    assert_eq!(looked(None, true), let_go(&[]));
+    let unread = published(looked(None, false)).status;
+    assert_eq!(
+        condition(&unread.conditions, "Ready").unwrap().reason,
+        "DeletionBlocked",
+        "it may be what was not read"
+    );
+}
+
+#[test]
+fn one_refused_deactivation_does_not_keep_the_others() {
+    let mut view = settled();
+    let retiring = vec![Retiring { id: "c0".into(), secret_id: "s0".into() }];
+    view.recorded = Recorded::Own(Ledger { retiring, ..ledger() });
+    let refuse = |view: &mut View| {
+        let Step::Put(put) = step(&deleted(1), view) else { panic!() };
+        view.memory.refused(Rejection {
+            request: put.fingerprint(),
+            reason: Reason::RejectedByApi,
+            message: "422".into(),
+            at: START,
+        });
+        put.id
+    };
+    assert_eq!((refuse(&mut view).as_str(), refuse(&mut view).as_str()), ("c1", "c0"));
+    assert_eq!(reason(step(&deleted(1), &view)).0, Reason::DeletionBlocked);
+    assert_eq!(step(&deleted(900), &view), let_go(&["c1", "c0"]));
+}
+
+#[test]
+fn what_is_superseded_is_not_retained() {
+    let retain = Desired { deletion_policy: DeletionPolicy::Retain, ..deleted(1) };
+    let mut view = settled();
+    let retiring = vec![Retiring { id: "c0".into(), secret_id: "s0".into() }];
+    view.recorded = Recorded::Own(Ledger { retiring, ..ledger() });
+    let mut contested = view.clone();
+    contested.sight.contested = Some("another".into());
+    assert_eq!(step(&deleted(1), &contested), let_go(&["c0"]), "its holder may hold that as well");
+    assert!(matches!(step(&retain, &view), Step::Put(put) if put.id.as_str() == "c0" && !put.fields.active));
+    view.memory.deactivated(&"c0".into(), after(2));
+    assert_eq!(step(&retain, &view), let_go(&[]));
+    // Without a record they are named.
+    let mut forged = View { recorded: Recorded::Forged, ..settled() };
+    forged.status.retiring = vec![RetiringStatus { id: "c0".into(), after: None }];
+    assert_eq!(step(&deleted(1), &forged), let_go(&["c1", "c0"]));
+    assert_eq!(step(&retain, &forged), let_go(&["c0"]));
+}
+
+#[test]
+fn a_late_update_of_a_superseded_credential_is_waited_for_as_well() {
+    let mut view = settled();
+    let retiring = vec![Retiring { id: "c0".into(), secret_id: "s0".into() }];
+    view.recorded = Recorded::Own(Ledger { retiring, ..ledger() });
+    view.memory.late_until = Some(after(20));
+    view.memory.deactivated(&"c1".into(), after(21));
+    view.memory.deactivated(&"c0".into(), after(2));
+    assert_eq!(reason(step(&deleted(1), &view)).0, Reason::DeletionBlocked);
 }
 
 #[test]

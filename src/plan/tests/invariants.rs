@@ -16,6 +16,7 @@ fn recorded() -> Vec<Recorded> {
         Recorded::Forged,
         Recorded::Own(ledger()),
         Recorded::Own(Ledger { retiring, ..ledger() }),
+        Recorded::Own(Ledger { digest: String::new(), ..ledger() }),
         Recorded::Former { ledger: Ledger { uid: "former".into(), ..ledger() }, held: false },
         Recorded::Former { ledger: Ledger { uid: "former".into(), ..ledger() }, held: true },
     ]
@@ -28,7 +29,8 @@ fn materials() -> Vec<Material> {
 
 fn sights() -> Vec<Sight> {
     let facts = |began, complete, suspect| Some(ListingFacts { began_at: after(began), complete, suspect });
-    let base = Sight { listing: facts(5, true, false), shows_inactive: true, ..Sight::default() };
+    let base =
+        Sight { listing: facts(5, true, false), shows_inactive: true, claims_complete: true, ..Sight::default() };
     let with = |change: &dyn Fn(&mut Sight)| {
         let mut sight = base.clone();
         change(&mut sight);
@@ -37,6 +39,7 @@ fn sights() -> Vec<Sight> {
     let row = |name: &str, secret_id: &str, active| Some(Seen { at: after(5), ..seen("c1", name, secret_id, active) });
     vec![
         base.clone(),
+        with(&|sight| sight.claims_complete = false),
         with(&|sight| sight.listing = None),
         with(&|sight| sight.listing = facts(0, true, false)),
         with(&|sight| sight.listing = facts(5, false, false)),
@@ -69,6 +72,7 @@ fn memories() -> Vec<Memory> {
         Memory { absent_since: Some(Tick(1)), ..base.clone() },
         Memory { corrected: vec!["name"], ..base.clone() },
         Memory { inactive: vec![("c0".into(), after(1)), ("c1".into(), after(1))], ..base.clone() },
+        Memory { missing: vec![("c1".into(), after(5))], ..base.clone() },
         Memory { gone: Some(("c1".into(), after(1))), ..base },
     ]
 }
@@ -104,18 +108,24 @@ fn every_world() -> Vec<World> {
                 for sight in sights() {
                     for memory in memories() {
                         for status in [ToolzzCredentialStatus::default(), settled().status] {
-                            let view = View {
-                                finalizer: recorded.own().is_some(),
-                                recorded: recorded.clone(),
-                                ledger_text: None,
-                                status,
-                                material: material.clone(),
-                                sight: sight.clone(),
-                                memory: memory.clone(),
-                                target: None,
-                                wall: Timestamp::UNIX_EPOCH,
-                            };
-                            worlds.push(World { desired: desired.clone(), view });
+                            // Somebody may take the finalizer away; a Former one is released with it.
+                            for finalizer in [recorded.own().is_some(), false] {
+                                let view = View {
+                                    finalizer,
+                                    recorded: recorded.clone(),
+                                    ledger_text: None,
+                                    status: status.clone(),
+                                    material: material.clone(),
+                                    sight: sight.clone(),
+                                    memory: memory.clone(),
+                                    target: None,
+                                    wall: Timestamp::UNIX_EPOCH,
+                                };
+                                worlds.push(World { desired: desired.clone(), view });
+                                if recorded.own().is_none() {
+                                    break;
+                                }
+                            }
                         }
                     }
                 }
@@ -156,11 +166,14 @@ fn nothing_is_sent_that_the_protocol_does_not_allow() {
                 let known = ledger.credentials().find(|(id, _)| **id == put.id);
                 let (id, _) = known.unwrap_or_else(|| panic!("not recorded: {world:?}"));
                 assert!(!deleting || !put.fields.active, "{world:?}");
-                assert!(deleting || view.recorded.own().is_some(), "{world:?}");
+                assert!(deleting || view.recorded.own().is_some() && view.finalizer, "{world:?}");
                 // Only the resource's own is ever activated, with the recorded material.
                 if put.fields.active {
                     assert!(*id == ledger.id && marker_tag(&put.fields.name).is_none(), "{world:?}");
-                    assert!(put.material.is_some() || put.fields.secret_id == ledger.secret_id, "{world:?}");
+                    let was_active = view.sight.recorded.as_ref().is_some_and(|seen| seen.row.fields.active);
+                    assert!(put.material.is_some() || !ledger.digest.is_empty() || was_active, "{world:?}");
+                    let kept = ledger.digest.is_empty() && put.changes.iter().all(|change| *change != "secretId");
+                    assert!(put.material.is_some() || kept || put.fields.secret_id == ledger.secret_id, "{world:?}");
                 }
                 assert!(view.sight.contested.is_none(), "{world:?}");
             }
@@ -185,7 +198,9 @@ fn nothing_is_sent_that_the_protocol_does_not_allow() {
                 }
             }
             Step::Publish(publication) => told_well(world, &publication),
-            Step::Look { keys, .. } => assert!(!keys.is_empty() && !deleting, "{world:?}"),
+            Step::Look { keys, .. } => {
+                assert!(!keys.is_empty() && (!deleting || !view.memory.missing.is_empty()), "{world:?}")
+            }
             Step::ReadMaterial | Step::Rest(_) => {}
             step => panic!("{step:?} in {world:?}"),
         }
@@ -255,7 +270,8 @@ fn obey(world: &mut World, step: Step, now: Tick) {
                 view.memory.deactivated(&put.id, now);
             }
             if let Some(digest) = &put.material {
-                view.memory.in_place = Some((digest.clone(), put.fields.secret_id.clone()));
+                let (digest, secret_id) = (digest.clone(), put.fields.secret_id.clone());
+                view.memory.in_place = Some(SentInPlace { digest, secret_id, at: now });
             }
             if own {
                 view.memory.corrected = put.changes.clone();

@@ -62,7 +62,7 @@ fn fresh() -> View {
         ledger_text: None,
         status: ToolzzCredentialStatus::default(),
         material: read(DIGEST),
-        sight: Sight { listing: listing(after(1)), shows_inactive: true, ..Sight::default() },
+        sight: Sight { listing: listing(after(1)), shows_inactive: true, claims_complete: true, ..Sight::default() },
         memory: Memory { first_seen: START, ..Memory::default() },
         target: None,
         wall: Timestamp::UNIX_EPOCH,
@@ -294,7 +294,7 @@ fn an_answer_that_shows_something_else_is_not_believed() {
         (Some("d"), answer("OpenAI", "s9", true), None),
         (Some("d"), answer("Other", "s9", true), Some(Reason::RejectedByApi)),
     ] {
-        assert_eq!(put(material).verify(&row).map(|rejection| rejection.reason), want, "{material:?} {row:?}");
+        assert_eq!(put(material).verify(&row, START).map(|rejection| rejection.reason), want, "{material:?} {row:?}");
     }
 }
 
@@ -302,15 +302,19 @@ fn an_answer_that_shows_something_else_is_not_believed() {
 fn a_rejected_request_is_not_sent_again_also_after_a_restart() {
     let mut view = fresh();
     let Step::Post(post) = step(&view) else { panic!() };
-    let rejection =
-        Rejection { request: post.fingerprint(), reason: Reason::RejectedByApi, message: "rejected with 422".into() };
-    view.memory.rejected = Some(rejection);
+    let rejection = Rejection {
+        request: post.fingerprint(),
+        reason: Reason::RejectedByApi,
+        message: "rejected with 422".into(),
+        at: START,
+    };
+    view.memory.rejected = vec![rejection];
     let publication = published(step(&view));
     assert_eq!(publication.event.as_ref().unwrap().reason, Reason::RejectedByApi);
     assert!(condition(&publication.status.conditions, "Stalled").is_some());
 
     // The process restarts: only the status remembers.
-    view.memory.rejected = None;
+    view.memory.rejected.clear();
     view.status = publication.status;
     assert!(matches!(step(&view), Step::Rest(_)));
 
@@ -405,11 +409,22 @@ fn a_forged_ledger_counts_as_none_and_a_former_one_is_taken_only_if_nobody_holds
     view.recorded = Recorded::Forged;
     assert!(matches!(step(&view), Step::Post(_)));
 
+    let anew = Desired { on_conflict: OnConflict::CreateNew, ..desired() };
+    assert_eq!(reason(next(&anew, &view, &SETTINGS, after(2))).0, Reason::LedgerInvalid, "it would double");
+
     let former = Ledger { uid: "another".into(), ..ledger() };
     view.recorded = Recorded::Former { ledger: former.clone(), held: true };
     assert!(matches!(step(&view), Step::Post(_)));
     view.recorded = Recorded::Former { ledger: former, held: false };
     assert_eq!(step(&view), Step::Record(ledger()));
+}
+
+#[test]
+fn a_finalizer_that_was_taken_away_is_put_back() {
+    let view = View { finalizer: false, ..settled() };
+    assert_eq!(step(&view), Step::Record(ledger()));
+    let suspended = Desired { suspended: true, ..desired() };
+    assert!(!matches!(next(&suspended, &view, &SETTINGS, after(2)), Step::Record(_)));
 }
 
 #[test]

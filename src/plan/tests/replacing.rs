@@ -121,14 +121,14 @@ fn what_toolzz_would_not_repoint_is_replaced_by_what_was_staged() {
     view.material = read(OTHER_DIGEST);
     view.recorded = Recorded::Own(ledger().repointed(&marked("c2", OTHER_DIGEST).row, OTHER_DIGEST));
     let Step::Put(put) = step(&view) else { panic!() };
-    view.memory.rejected = put.verify(&seen("c1", "OpenAI", "s1", true).row);
+    view.memory.rejected = put.verify(&seen("c1", "OpenAI", "s1", true).row, START).into_iter().collect();
     let (why, message) = reason(step(&view));
     assert_eq!(why, Reason::RotationUnsupported);
     assert!(message.contains("Replace"), "{message}");
     let Step::Record(promoted) = replacing(&view, 2) else { panic!() };
     assert_eq!((promoted.id.as_str(), promoted.retiring[0].id.as_str()), ("c2", "c1"));
     // Not for a refusal of another kind.
-    view.memory.rejected.as_mut().unwrap().reason = Reason::RejectedByApi;
+    view.memory.rejected[0].reason = Reason::RejectedByApi;
     assert!(matches!(replacing(&view, 2), Step::Publish(_)));
 }
 
@@ -140,7 +140,7 @@ fn what_differs_is_put_right_before_new_material_is_staged_unless_that_was_refus
     let Step::Put(put) = next(&off, &view, &SETTINGS, after(2)) else { panic!() };
     assert_eq!((put.changes.as_slice(), put.fields.secret_id.as_str()), (&["status"][..], "s1"));
     view.memory.rejected =
-        Some(Rejection { request: put.fingerprint(), reason: Reason::RejectedByApi, message: "422".into() });
+        vec![Rejection { request: put.fingerprint(), reason: Reason::RejectedByApi, message: "422".into(), at: START }];
     assert!(matches!(next(&off, &view, &SETTINGS, after(2)), Step::Post(_)));
 }
 
@@ -148,15 +148,143 @@ fn what_differs_is_put_right_before_new_material_is_staged_unless_that_was_refus
 fn material_sent_in_place_is_recorded_with_the_secret_id_of_the_answer() {
     let mut view = settled();
     view.material = read(OTHER_DIGEST);
-    let Step::Put(put) = next(&in_place(), &view, &SETTINGS, after(2)) else { panic!() };
+    let go = |view: &View, seconds| next(&in_place(), view, &SETTINGS, after(seconds));
+    // What the credential holds is unknown from before the update is sent until its answer is recorded.
+    let Step::Record(unknown) = go(&view, 2) else { panic!() };
+    assert_eq!(unknown, Ledger { digest: String::new(), ..ledger() });
+    view.recorded = Recorded::Own(unknown);
+    view.memory.marked_unknown = true;
+    let Step::Put(put) = go(&view, 2) else { panic!() };
     assert_eq!(put.material.as_deref(), Some(OTHER_DIGEST));
     assert_eq!((put.id.as_str(), put.fields.secret_id.as_str()), ("c1", "s1"));
-    view.memory.in_place = Some((OTHER_DIGEST.into(), "s5".into()));
-    let Step::Record(new) = next(&in_place(), &view, &SETTINGS, after(2)) else { panic!() };
+    view.memory.in_place = Some(sent(OTHER_DIGEST, 3));
+    let Step::Record(new) = go(&view, 4) else { panic!() };
     assert_eq!((new.id.as_str(), new.secret_id.as_str(), new.digest.as_str()), ("c1", "s5", OTHER_DIGEST));
     // What was sent for other material is no answer for this.
     view.material = read(NEXT_DIGEST);
-    assert!(matches!(next(&in_place(), &view, &SETTINGS, after(2)), Step::Put(_)));
+    assert!(matches!(go(&view, 4), Step::Put(_)));
+}
+
+fn sent(digest: &str, at: u64) -> SentInPlace {
+    SentInPlace { digest: digest.into(), secret_id: "s5".into(), at: after(at) }
+}
+
+#[test]
+fn material_that_went_back_while_an_update_was_lost_is_sent_again() {
+    // B was sent, the answer was lost, and the Secret holds A again: Toolzz may hold either.
+    let mut view = settled();
+    view.recorded = Recorded::Own(Ledger { digest: String::new(), ..ledger() });
+    let go = |view: &View, seconds| next(&in_place(), view, &SETTINGS, after(seconds));
+    assert!(matches!(go(&view, 2), Step::Put(put) if put.material.as_deref() == Some(DIGEST)));
+    // An earlier process sent it, or this one: B may take effect after A until a settle period is over.
+    for (marked_unknown, late_until, settled) in [(false, None, 45), (true, Some(after(30)), 30)] {
+        view.memory.marked_unknown = marked_unknown;
+        view.memory.late_until = late_until;
+        view.memory.in_place = Some(sent(DIGEST, 3));
+        assert_eq!(reason(go(&view, 4)).0, Reason::OutcomeUnknown);
+        assert!(matches!(go(&view, settled + 1), Step::Put(put) if put.material.as_deref() == Some(DIGEST)));
+        view.memory.in_place = Some(sent(DIGEST, settled + 1));
+        assert!(matches!(go(&view, settled + 2), Step::Record(new) if new.digest == DIGEST));
+    }
+}
+
+#[test]
+fn a_credential_whose_material_is_unknown_is_activated_only_together_with_material() {
+    let mut view = settled();
+    view.recorded = Recorded::Own(Ledger { digest: String::new(), ..ledger() });
+    view.sight.recorded = Some(seen("c1", "Somebody's", "s-unknown", false));
+    let missing = Material::Unusable { reason: Reason::SecretNotFound, message: "Secret openai".into() };
+    for material in [read(DIGEST), missing.clone()] {
+        view.material = material;
+        let Step::Put(put) = next(&in_place(), &view, &SETTINGS, after(2)) else { panic!() };
+        assert_eq!((put.material, put.fields.active, put.fields.secret_id.as_str()), (None, false, "s-unknown"));
+        assert_eq!(put.changes, ["name"]);
+    }
+    view.sight.recorded.as_mut().unwrap().row.fields.name = "OpenAI".into();
+    assert_eq!(reason(next(&in_place(), &view, &SETTINGS, after(2))).0, Reason::SecretNotFound);
+    view.material = read(DIGEST);
+    let Step::Put(put) = next(&in_place(), &view, &SETTINGS, after(2)) else { panic!() };
+    assert!(put.material.is_some() && put.fields.active);
+    // Not seen, and nothing to send: left alone.
+    view.material = missing;
+    view.sight.recorded = None;
+    view.sight.shows_inactive = false;
+    assert_eq!(reason(next(&in_place(), &view, &SETTINGS, after(2))).0, Reason::SecretNotFound);
+}
+
+#[test]
+fn superseded_credentials_retire_while_the_next_rotation_is_stuck() {
+    let mut view = replaced();
+    view.wall = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(590);
+    view.material = read(NEXT_DIGEST);
+    let Step::Post(post) = replacing(&view, 3) else { panic!() };
+    view.memory.refused(Rejection {
+        request: post.fingerprint(),
+        reason: Reason::RejectedByApi,
+        message: "422".into(),
+        at: START,
+    });
+    let Step::Publish(publication) = replacing(&view, 3) else { panic!() };
+    view.status = publication.status;
+    assert_eq!(replacing(&view, 3), Step::Rest(Some(after(13) + Duration::from_millis(1))), "comes back for it");
+    view.wall = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(600);
+    let Step::Put(put) = replacing(&view, 3) else { panic!() };
+    assert_eq!((put.id.as_str(), put.fields.active), ("c1", false));
+    // One that cannot retire keeps neither the others nor the rotation.
+    view.memory.refused(Rejection {
+        request: put.fingerprint(),
+        reason: Reason::RejectedByApi,
+        message: "422".into(),
+        at: START,
+    });
+    view.memory.rejected.remove(0);
+    view.status.rejected = None;
+    assert!(matches!(replacing(&view, 3), Step::Post(_)));
+}
+
+#[test]
+fn a_record_has_room_for_so_many_superseded_credentials_and_the_oldest_makes_room() {
+    let mut view = replaced();
+    let Recorded::Own(ledger) = &mut view.recorded else { panic!() };
+    let old = |number: usize| Retiring { id: format!("old{number}").as_str().into(), secret_id: "s".into() };
+    ledger.retiring = (0..32).map(old).collect();
+    view.material = read(NEXT_DIGEST);
+    let Step::Publish(publication) = replacing(&view, 3) else { panic!() };
+    view.status = publication.status;
+    // Long before its grace period is over.
+    let Step::Put(put) = replacing(&view, 3) else { panic!() };
+    assert_eq!((put.id.as_str(), put.fields.active), ("old0", false));
+    view.memory.deactivated(&"old0".into(), after(3));
+    assert_eq!(reason_of(&view.status), "Pending");
+    view.sight.listing = listing(after(49));
+    view.sight.recorded.as_mut().unwrap().at = after(49);
+    let Step::Record(kept) = replacing(&view, 50) else { panic!() };
+    assert_eq!(kept.retiring.len(), 31);
+    view.recorded = Recorded::Own(kept);
+    assert!(matches!(replacing(&view, 50), Step::Post(_)));
+}
+
+fn reason_of(status: &ToolzzCredentialStatus) -> &str {
+    condition(&status.conditions, "Ready").map_or("", |ready| ready.reason.as_str())
+}
+
+#[test]
+fn one_superseded_credential_that_cannot_retire_does_not_keep_the_others() {
+    let mut view = replaced();
+    view.wall = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(600);
+    let Recorded::Own(ledger) = &mut view.recorded else { panic!() };
+    ledger.retiring.push(Retiring { id: "c0".into(), secret_id: "s0".into() });
+    view.status.retiring.push(RetiringStatus { id: "c0".into(), ..view.status.retiring[0].clone() });
+    let Step::Put(put) = replacing(&view, 3) else { panic!() };
+    view.memory.refused(Rejection {
+        request: put.fingerprint(),
+        reason: Reason::RejectedByApi,
+        message: "422".into(),
+        at: START,
+    });
+    assert!(matches!(replacing(&view, 3), Step::Put(put) if put.id.as_str() == "c0"));
+    view.memory.deactivated(&"c0".into(), after(3));
+    assert_eq!(reason(replacing(&view, 4)).0, Reason::RejectedByApi);
 }
 
 #[test]

@@ -86,12 +86,19 @@ async fn respond(
     pause(latency_ms.saturating_add(fault.delay_before_ms)).await;
     pass_gate(shared, &call, Point::BeforeCommit).await?;
     let performed = match fault.commit {
-        Commit::Now => Some(shared.change(|state| state.perform(&call, &fault.reply))),
+        Commit::Now | Commit::Twice => Some(shared.change(|state| state.perform(&call, &fault.reply))),
         Commit::Never | Commit::After { .. } | Commit::OnRelease => None,
     };
     pass_gate(shared, &call, Point::AfterCommit).await?;
     match fault.commit {
         Commit::Now | Commit::Never => {}
+        Commit::Twice => {
+            shared.change(|state| {
+                let seq = call.seq;
+                state.postpone(call);
+                state.perform_late(seq);
+            });
+        }
         Commit::OnRelease => shared.change(|state| state.postpone(call)),
         Commit::After { ms } => {
             let (shared, seq) = (Arc::clone(shared), call.seq);

@@ -142,6 +142,8 @@ pub enum Commit {
     Now,
     /// Never.
     Never,
+    /// Before the reply, and once more after it: something between client and server delivered the request again.
+    Twice,
     /// So many milliseconds after it should have; `release_late` brings it forward.
     After {
         /// Milliseconds.
@@ -291,6 +293,12 @@ impl Fault {
     #[must_use]
     pub fn late_commit() -> Self {
         Self::new(Commit::OnRelease, Reply::Reset)
+    }
+
+    /// Delivered twice: done twice.
+    #[must_use]
+    pub fn delivered_twice() -> Self {
+        Self::new(Commit::Twice, Reply::Normal)
     }
 
     /// The right answer so many milliseconds later.
