@@ -73,10 +73,10 @@ impl Gate {
     }
 }
 
-/// Stops whatever the operator asks for next, apart from watches and events, which go on beside its work.
+/// Stops whatever the operator asks for next, apart from what goes on beside its work: watches, events, the lease.
 fn hold_everything(lab: &Lab) -> [Gate; 2] {
     let asks = |asked: &test_kubeproxy::Asked| {
-        asked.operation != test_kubeproxy::Operation::Watch && asked.resource != "events"
+        asked.operation != test_kubeproxy::Operation::Watch && !matches!(asked.resource.as_str(), "events" | "leases")
     };
     [
         Gate::Remote(lab.simulator.hold(toolzz_simulator::Matching::default(), toolzz_simulator::Point::BeforeCommit)),

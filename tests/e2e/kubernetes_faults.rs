@@ -94,8 +94,9 @@ async fn trouble(lab: &Lab, place: &Place, trouble: &Trouble, done: &Notify) {
     if let Trouble::Answer { fault, times } = trouble {
         let rule = proxy.fault(nth(place), Times::Next(*times), fault.clone());
         proxy.until(move |state| state.hits(rule) >= 1).await;
-        if fault.is_forbidden() && place.effect.writes_to("configmaps") {
-            // Rights are given without a word to the operator, which looks again in a minute, or when it is told.
+        if matches!(fault.code(), Some(403 | 422)) && place.effect.writes_to("configmaps") {
+            // Rights are given, and policies change, without a word to the operator: it tries again in a minute, or when
+            // it is told.
             lab.until_reason(NAME, "TargetConflict").await;
             proxy.remove_fault(rule);
             lab.annotate(NAME, "toolzz.com.br/reconcile-requested-at", "now").await;
@@ -206,7 +207,13 @@ async fn run(run: &Run, mut lab: Lab, expected: &EndState) -> Result<(), Failure
     if let Some(operator) = operator.into_inner() {
         lab.operator = Some(operator);
     }
-    until_fits(&lab, expected).await
+    until_fits(&lab, expected).await?;
+    let updates = lab.simulator.puts();
+    if matches!(run.trouble, Trouble::Stale { .. }) && updates > expected.updates {
+        let text = format!("{updates} updates, not {}: it went by what it knew before", expected.updates);
+        return Err(Failure { kind: Kind::Duplicate, text: format!("{text}\n{}", tail(&lab.log())) });
+    }
+    Ok(())
 }
 
 #[tokio::test]

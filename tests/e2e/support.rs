@@ -216,11 +216,21 @@ impl Lab {
         self.api().delete(name, &DeleteParams::default()).await.unwrap();
     }
 
+    async fn awaited(&self, name: &str, so: impl Fn(Option<&ToolzzCredential>) -> bool) -> Option<ToolzzCredential> {
+        loop {
+            // A watch that failed begins anew: the API server may be the one that is put to the test.
+            if let Ok(object) = await_condition(self.api(), name, &so).await {
+                return object;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Waits until the resource is so.
     pub async fn until(&self, name: &str, what: &str, so: impl Fn(&ToolzzCredential) -> bool) -> ToolzzCredential {
         let condition = |object: Option<&ToolzzCredential>| object.is_some_and(&so);
-        match tokio::time::timeout(PATIENCE, await_condition(self.api(), name, condition)).await {
-            Ok(object) => object.unwrap().unwrap(),
+        match tokio::time::timeout(PATIENCE, self.awaited(name, condition)).await {
+            Ok(object) => object.unwrap(),
             Err(_) => {
                 let object = self.api().get_opt(name).await.unwrap();
                 panic!(
@@ -252,8 +262,10 @@ impl Lab {
     }
 
     pub async fn until_gone(&self, name: &str) {
-        let gone = await_condition(self.api(), name, |object: Option<&ToolzzCredential>| object.is_none());
-        tokio::time::timeout(PATIENCE, gone).await.expect("the resource does not go").unwrap();
+        let gone = self.awaited(name, |object: Option<&ToolzzCredential>| object.is_none());
+        if tokio::time::timeout(PATIENCE, gone).await.is_err() {
+            panic!("{name} does not go\n{}", self.log());
+        }
     }
 
     pub async fn events(&self) -> Vec<Event> {

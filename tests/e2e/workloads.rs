@@ -239,8 +239,8 @@ impl Effect {
     }
 
     pub fn of_kubernetes(asked: &test_kubeproxy::Asked) -> Option<Self> {
-        // Events are hints for people, sent beside everything else.
-        (asked.is_write() && asked.resource != "events").then(|| Self::Kubernetes {
+        // Events are hints for people, and a lease is kept, beside everything else.
+        (asked.is_write() && !matches!(asked.resource.as_str(), "events" | "leases")).then(|| Self::Kubernetes {
             operation: asked.operation,
             resource: asked.resource.clone(),
             subresource: asked.subresource.clone(),
@@ -268,6 +268,8 @@ pub fn effects(lab: &Lab) -> Vec<Effect> {
 pub struct EndState {
     /// Creates that took effect.
     pub creates: u64,
+    /// Updates that were sent.
+    pub updates: u64,
     /// The most credentials of the name that were active at one moment.
     pub most_active: usize,
     /// Whether one was ever active before it was recorded.
@@ -283,7 +285,9 @@ impl EndState {
         if self.most_active > reference.most_active {
             return false;
         }
-        let same = Self { most_active: reference.most_active, ..self.clone() } == *reference;
+        // An update may be sent again: it says the same.
+        let (most_active, updates) = (reference.most_active, reference.updates);
+        let same = Self { most_active, updates, ..self.clone() } == *reference;
         // A deletion may come before what it undoes: then less was done, and nothing is left active all the same.
         let deleted = self.resource.is_none() && reference.resource.is_none();
         let less = self.creates <= reference.creates && self.active_while_marked == 0 && self.active() == 0;
@@ -379,6 +383,7 @@ pub async fn end_state(lab: &Lab) -> EndState {
     });
     EndState {
         creates: lab.simulator.counts(Operation::Create).committed,
+        updates: lab.simulator.puts(),
         most_active: lab.simulator.max_simultaneously_active(NAME),
         active_while_marked: lab.simulator.read(|state| state.ever_active_while_marked().len()),
         remote: remote.collect(),

@@ -89,10 +89,13 @@ impl Fault {
         Self::status(409, "AlreadyExists", "already exists")
     }
 
-    /// Whether it says 403.
+    /// The status code it answers, if it answers one.
     #[must_use]
-    pub fn is_forbidden(&self) -> bool {
-        matches!(self.reply, Reply::Status { code: 403, .. })
+    pub fn code(&self) -> Option<u16> {
+        match self.reply {
+            Reply::Status { code, .. } => Some(code),
+            _ => None,
+        }
     }
 
     /// 403 as RBAC says it.
