@@ -130,7 +130,10 @@ impl Lab {
     }
 
     pub fn another_operator(&self) -> Operator {
-        Operator::start(self, &self.flags)
+        let operator = Operator::start(self, &self.flags);
+        // They share a log: the next line of the kind is this one's.
+        operator.http();
+        operator
     }
 
     /// SIGKILL: nothing of the process gets to say goodbye.
@@ -385,6 +388,7 @@ impl Operator {
     /// A plain GET: status code and body.
     pub fn get(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.http()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: operator\r\nConnection: close\r\n\r\n").unwrap();
         let mut reader = BufReader::new(stream);
         let mut status = String::new();
