@@ -190,19 +190,21 @@ async fn operate(arguments: RunArgs) -> Result<(), Error> {
         .operator_namespace
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| kubernetes.default_namespace.clone());
-    let client = kube::Client::try_from(kubernetes)?;
+    let client = crate::kubernetes::client(kubernetes.clone(), tenure.clone(), clock)?;
     let namespaces = named(&arguments.namespaces);
 
-    let mut election = timing.map(|timing| {
+    let elect = |timing| {
         let terms = runtime::Terms {
-            client: client.clone(),
+            // One of its own: who does not lead must be able to write the Lease.
+            client: kube::Client::try_from(kubernetes)?,
             namespace: operator_namespace.clone(),
             name: arguments.lease_name,
             identity: identity(),
             timing,
         };
-        Election::new(terms, tenure.clone(), clock, Arc::clone(&metrics), Arc::clone(&readiness))
-    });
+        Ok::<_, Error>(Election::new(terms, tenure.clone(), clock, Arc::clone(&metrics), Arc::clone(&readiness)))
+    };
+    let mut election = timing.map(elect).transpose()?;
     let ended = shutdown.clone();
 
     let addr = arguments.http_addr;
