@@ -7,6 +7,7 @@ mod asking;
 mod chart;
 mod connections;
 mod crash;
+mod elections;
 mod examples;
 mod failures;
 mod leader;

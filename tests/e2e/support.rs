@@ -22,7 +22,7 @@ use toolzz_operator::api::{ToolzzCredential, condition};
 use toolzz_simulator::{DEFAULT_TOKEN, OPENAI, Simulator};
 
 /// Far beyond what anything takes; a test that waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 /// In every key of a test: none of it may show up anywhere.
 pub const CANARY: &str = "canary-7f3a";
 
