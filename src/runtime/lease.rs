@@ -215,9 +215,6 @@ impl Election {
     /// Gives the lease up, so that nobody has to wait for its end.
     pub async fn release(&mut self) {
         self.metrics.leading(false);
-        if self.tenure.remaining(self.clock.now()).is_none() {
-            return;
-        }
         self.tenure.end();
         let released = tokio::time::timeout(self.terms.timing.patience(), async {
             let mut lease = self.leases.get(&self.terms.name).await?;
