@@ -93,3 +93,30 @@ async fn a_leader_that_cannot_reach_its_lease_stops_writing_to_toolzz() {
     assert_eq!((lab.simulator.posts(), lab.simulator.puts()), (sent.0, sent.1 + 1), "one update was missing");
     lab.assert_one_active("openai");
 }
+
+/// Stopped when all of them were just about to be created: on waking it has as much to send as it ever could.
+#[tokio::test]
+async fn a_leader_that_wakes_with_much_to_do_sends_none_of_it() {
+    let lab = lab("much").await;
+    let names: Vec<String> = (0..40).map(|number| format!("c{number:02}")).collect();
+    for name in &names {
+        lab.credential(name).await;
+    }
+    // One listing for all, as all were there before.
+    let gate = lab.simulator.hold_next(1, Operation::List, Point::AfterCommit);
+    let mut leader = lab.another_operator();
+    held(&gate).await;
+    leader.signal("STOP");
+    gate.release();
+    let standby = lab.another_operator();
+    standby.until_metric("toolzz_operator_leader 1").await;
+    for name in &names {
+        lab.until_ready(name).await;
+    }
+    leader.signal("CONT");
+    assert_eq!(leader.until_ended().await, Some(1));
+    assert_eq!((lab.simulator.posts(), lab.simulator.puts()), (40, 40));
+    for name in &names {
+        lab.assert_one_active(name);
+    }
+}
