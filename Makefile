@@ -9,16 +9,28 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/toolzz-operator
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help demo test sequences tools check generate generated deny chart-lint
+.PHONY: help demo test sequences schedules crashpoints kubernetes-faults bugs tools check generate generated deny chart-lint
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
 test: check ## everything: checks, unit tests, tests on a real control plane
 	$(CARGO) test --workspace -- --test-threads=$(TEST_THREADS)
 
 sequences: ## a thousand random lives; SEED=n begins elsewhere
-	TOOLZZ_SEQUENCES=1000 TOOLZZ_SEED=$(or $(SEED),1) $(CARGO) test --test e2e sequences
+	TOOLZZ_SEQUENCES=1000 TOOLZZ_SEED=$(or $(SEED),1) $(CARGO) test --test e2e -- --exact sequences::every_life_ends_in_agreement
+
+bugs: tools ## plant bugs, one at a time, and show that tests find them (about half an hour); ONLY=word for some
+	$(CARGO) run --quiet -p seeded-bugs -- $(ONLY)
+
+schedules: ## a thousand with two operators and one lease, which is lost again and again
+	TOOLZZ_SCHEDULES=1000 TOOLZZ_SEED=$(or $(SEED),1) $(CARGO) test --test e2e two_operators
+
+crashpoints: ## SIGKILL at every effect of every workload; WORKLOADS=Create,Delete: of some
+	TOOLZZ_CRASHPOINTS=$(or $(WORKLOADS),all) $(CARGO) test --test e2e crashpoints -- --nocapture
+
+kubernetes-faults: ## every fault of the Kubernetes API at every effect there; WORKLOADS as above
+	TOOLZZ_KUBERNETES_FAULTS=$(or $(WORKLOADS),all) $(CARGO) test --test e2e kubernetes_api -- --nocapture
 
 demo: tools ## the main job, shown on an embedded control plane and a simulated Toolzz
 	@BIN="$$($(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/debug" hack/demo.sh

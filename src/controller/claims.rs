@@ -9,7 +9,7 @@ use kube::{Resource, ResourceExt};
 
 use super::context::lock;
 use crate::{
-    api::{CredentialId, ListingKey, ToolzzCredential},
+    api::{CredentialId, ToolzzCredential},
     plan::{Ledger, suspicious},
     remote::Reading,
 };
@@ -22,8 +22,6 @@ struct Claim {
     /// Base URL of the service: the same id may be somebody else's elsewhere.
     service: String,
     ledger: Ledger,
-    /// The listing that must show the credential, as it was active when the status was written.
-    expected_in: Option<ListingKey>,
 }
 
 /// Which resource holds which credential. By the resources' uids.
@@ -87,16 +85,11 @@ impl Claims {
     /// Takes note of what a resource's ledger says.
     pub fn set(&self, object: &ToolzzCredential, service: &str, ledger: &Ledger) {
         let Some(uid) = object.uid() else { return };
-        let status = object.status.as_ref();
-        let active = status
-            .filter(|status| status.active == Some(true) && status.id.as_ref() == Some(&ledger.id))
-            .and_then(|status| object.spec.kind.or(status.kind));
         let claim = Claim {
             namespace: object.namespace().unwrap_or_default(),
             name: object.name_any(),
             service: service.to_owned(),
             ledger: ledger.clone(),
-            expected_in: active.map(|kind| ListingKey { unity_id: object.spec.unity_id.clone(), kind }),
         };
         lock(&self.0).insert(&uid, claim);
     }
@@ -114,7 +107,6 @@ impl Claims {
             name: object.name_any(),
             service: service.to_owned(),
             ledger: ledger.clone(),
-            expected_in: None,
         };
         state.insert(&uid, claim);
         Ok(())
@@ -147,11 +139,14 @@ impl Claims {
     pub fn audit(&self, service: &str, reading: &Reading<'_>) -> (usize, bool) {
         let state = lock(&self.0);
         let strays = reading.marked().filter(|id| !state.by_credential.contains_key(id)).count();
-        let expected = || {
-            let here = |claim: &&Claim| claim.service == service && claim.expected_in.as_ref() == Some(reading.key);
-            state.claims.values().filter(here)
+        // What the listing itself showed, not what resources say: their specs are their authors'.
+        let held = |id: &CredentialId| {
+            let uids = state.by_credential.get(id).into_iter().flatten();
+            let mut claims = uids.filter_map(|uid| state.claims.get(uid));
+            claims.any(|claim| claim.service == service && claim.ledger.id == *id)
         };
-        let missing = expected().filter(|claim| !reading.shows(&claim.ledger.id)).count();
-        (strays, reading.complete && suspicious(expected().count(), missing))
+        let expected: Vec<&CredentialId> = reading.expected().filter(|id| held(id)).collect();
+        let missing = expected.iter().filter(|id| !reading.shows(id)).count();
+        (strays, reading.complete && suspicious(expected.len(), missing))
     }
 }

@@ -107,11 +107,18 @@ impl Context {
 
     /// Forgets a resource that is gone.
     pub fn forget(&self, object: &ToolzzCredential) {
-        // Before the claims: who takes one for a resource that is known has it removed here.
         if let Some(uid) = object.meta().uid.as_deref() {
-            self.memories.remove(uid);
+            self.forget_uid(uid);
         }
         self.gone(object);
+    }
+
+    /// Forgets a resource that is gone, but nothing that is kept by its name.
+    pub fn forget_uid(&self, uid: &str) {
+        // Before the claims: who takes one for a resource that is known has it removed here.
+        self.memories.remove(uid);
+        self.claims.remove(uid);
+        self.metrics.gone(uid);
     }
 }
 

@@ -70,5 +70,6 @@ async fn lay(ctx: &Context, ghost: ToolzzCredential) {
             step => pass.perform(step, &desired, &view).await,
         }
     }
-    ctx.forget(&pass.object);
+    // Another resource may have its name by now.
+    ctx.forget_uid(&pass.uid);
 }

@@ -15,12 +15,15 @@ mod watches;
 mod wish;
 mod writes;
 
-use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
 
 use futures::{StreamExt, future, stream};
 use kube::{
     Client, Resource,
-    runtime::{Controller, Predicate, PredicateConfig, WatchStreamExt, controller, predicates, reflector, watcher},
+    runtime::{
+        Controller, Predicate, PredicateConfig, WatchStreamExt, controller, predicates, reflector,
+        reflector::ObjectRef, watcher,
+    },
 };
 use thiserror::Error;
 use tracing::Instrument;
@@ -154,7 +157,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
 async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, targets: Targets) {
     let api: kube::Api<ToolzzCredential> = watches::api(&ctx.client, scope.as_deref());
     let (reader, writer) = reflector::store::<ToolzzCredential>();
-    let mut listed = HashSet::new();
+    let mut listed: HashMap<String, ObjectRef<ToolzzCredential>> = HashMap::new();
     let (tell_listed, all_listed) = tokio::sync::watch::channel(false);
     let (context, of_scope, known) = (Arc::clone(ctx), scope.clone(), reader.clone());
     let credentials = watcher(api, watcher::Config::default().page_size(PAGE))
@@ -163,17 +166,23 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ta
         .inspect(move |event| match event {
             Ok(watcher::Event::Init) => listed.clear(),
             Ok(watcher::Event::InitApply(object)) => {
-                listed.extend(object.meta().uid.clone());
+                listed.insert(object.meta().uid.clone().unwrap_or_default(), ObjectRef::from_obj(object));
                 context.seen(object);
             }
             Ok(watcher::Event::InitDone) => {
                 // What was deleted while nobody watched is not announced singly: the store still has it.
                 for object in known.state() {
-                    if !object.meta().uid.as_ref().is_some_and(|uid| listed.contains(uid)) {
+                    let uid = object.meta().uid.clone().unwrap_or_default();
+                    if listed.contains_key(&uid) {
+                        continue;
+                    }
+                    if listed.values().any(|other| *other == ObjectRef::from_obj(&*object)) {
+                        context.forget_uid(&uid);
+                    } else {
                         context.forget(&object);
                     }
                 }
-                listed = HashSet::new();
+                listed = HashMap::new();
                 context.caches.listed(watches::Cache::Credentials, &of_scope);
                 tell_listed.send_replace(true);
             }

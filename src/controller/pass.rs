@@ -48,7 +48,9 @@ pub(super) async fn reconcile(ctx: &Context, cached: Arc<ToolzzCredential>) -> A
     let mut pass = Pass::new(ctx, uid, object);
     pass.material = pass.unchanged();
 
-    for _ in 0..MOST_STEPS {
+    // Each superseded credential takes some more.
+    let most = MOST_STEPS + 4 * pass.object.status.as_ref().map_or(0, |status| status.retiring.len());
+    for _ in 0..most {
         if ctx.shutdown.is_requested() {
             return Action::await_change();
         }
@@ -71,7 +73,7 @@ pub(super) async fn reconcile(ctx: &Context, cached: Arc<ToolzzCredential>) -> A
             step => pass.perform(step, &desired, &view).await,
         }
     }
-    tracing::error!("no end after {MOST_STEPS} steps; trying again later");
+    tracing::error!("no end after {most} steps; trying again later");
     Action::requeue(LONGEST_BACKOFF)
 }
 
@@ -283,6 +285,7 @@ impl Pass<'_> {
             namesakes: named.iter().flat_map(|key| inventory.named(key, &desired.name)).filter(namesake).collect(),
             external: external.and_then(row),
             external_holder: external.and_then(|id| ctx.claims.holder(object, &link.service, id)),
+            claims_complete: ctx.caches.credentials_listed(),
             contested: own.and_then(|ledger| ctx.claims.contester(object, &link.service, &ledger.id)),
         }
     }

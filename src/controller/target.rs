@@ -216,5 +216,19 @@ fn failed<K: Kind>(error: kube::Error, verb: &str, name: &str) -> Problem {
             K::RESOURCE
         ));
     }
-    Problem::Kubernetes(error)
+    match &error {
+        kube::Error::Api(answer) if refused(answer.code) => Problem::Conflict(format!(
+            "spec.target: the API server does not take {} {name:?} ({} {}); choose another name or other keys, or ask \
+             whoever runs the cluster's policies",
+            K::NAME,
+            answer.code,
+            answer.reason
+        )),
+        _ => Problem::Kubernetes(error),
+    }
+}
+
+/// A refusal that stays one until something changes.
+fn refused(code: u16) -> bool {
+    (400..500).contains(&code) && !matches!(code, 401 | 408 | 429)
 }

@@ -173,6 +173,11 @@ impl Caches {
         }
     }
 
+    /// Whether the resources of every scope were listed once.
+    pub fn credentials_listed(&self) -> bool {
+        !lock(&self.missing).iter().any(|(cache, _)| *cache == Cache::Credentials)
+    }
+
     pub fn credentials_failed(self: &Arc<Self>, error: &watcher::Error) {
         let missing =
             matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(answer)) if answer.code == 404);

@@ -12,7 +12,7 @@ const EVERY_FIELD: [&str; 6] = ["name", "userId", "unityId", "integrationId", "s
 /// How many superseded credentials a record has room for: it is copied to a status field of 8192 characters.
 pub(super) const MOST_RETIRING: usize = 32;
 /// How long a target that somebody else holds is left alone, unless something wakes the resource.
-const TARGET_PAUSE: std::time::Duration = std::time::Duration::from_secs(60);
+const TARGET_PAUSE: std::time::Duration = std::time::Duration::from_secs(10);
 
 impl Planner<'_> {
     pub fn commit(&self, ledger: &Ledger) -> Plan {

@@ -322,6 +322,30 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config {
+            rng_seed: proptest::test_runner::RngSeed::Fixed(1), failure_persistence: None, ..Default::default()
+        })]
+
+        #[test]
+        fn any_text_is_read_to_an_end_and_only_what_was_written_verifies(
+            text in ".{0,400}", sequence: u64, id in ".{1,60}", digest in ".{0,60}",
+            at in proptest::prelude::any::<proptest::sample::Index>(), byte in 32u8..127,
+        ) {
+            assert_eq!(Ledger::read(&text, PLACE, &fake_mac), None);
+            let whole = Ledger { sequence, id: id.as_str().into(), digest, ..ledger() };
+            let written = whole.write(PLACE, &fake_mac);
+            assert_eq!(Ledger::read(&written, PLACE, &fake_mac), Some(whole.clone()));
+            let mut edited = written.clone().into_bytes();
+            let at = at.index(edited.len());
+            edited[at] = byte;
+            // An edit that means the same (another way to write a character) is none.
+            if let Ok(edited) = String::from_utf8(edited) {
+                assert!(Ledger::read(&edited, PLACE, &fake_mac).is_none_or(|read| read == whole));
+            }
+        }
+    }
+
     #[test]
     fn what_is_replaced_retires_once_and_never_the_one_in_use() {
         let row = |id: &str| {

@@ -148,6 +148,8 @@ pub struct Sight {
     pub external: Option<Seen>,
     /// Who holds the credential that the spec asks to take over.
     pub external_holder: Option<String>,
+    /// Every resource is known, so it is known who holds what.
+    pub claims_complete: bool,
     /// Who else holds the recorded credential, and goes first.
     pub contested: Option<String>,
 }
@@ -255,7 +257,7 @@ impl Memory {
         if self.requested.as_ref().is_none_or(|(noted, _)| noted != request) {
             self.requested = Some((request.to_owned(), now));
             // "Now" means whatever stood in the way before.
-            self.trouble = None;
+            (self.trouble, self.target_conflict) = (None, None);
             self.rejected.clear();
         }
     }

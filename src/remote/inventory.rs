@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use super::{Connection, Listed, Outcome};
@@ -18,6 +19,7 @@ pub struct Reading<'a> {
     /// Every row of it could be read.
     pub complete: bool,
     rows: &'a HashMap<CredentialId, Seen>,
+    expected: &'a HashMap<CredentialId, Option<Tick>>,
     by_tag: &'a HashMap<String, Vec<CredentialId>>,
 }
 
@@ -27,11 +29,19 @@ impl Reading<'_> {
         self.rows.contains_key(id)
     }
 
+    /// The credentials that earlier listings or answers showed active lately, and nothing has shown inactive since.
+    pub fn expected(&self) -> impl Iterator<Item = &CredentialId> {
+        self.expected.keys()
+    }
+
     /// The credentials whose name ends with any marker.
     pub fn marked(&self) -> impl Iterator<Item = &CredentialId> {
         self.by_tag.values().flatten()
     }
 }
+
+/// Losses that come one after another within this time are one loss. What is missing for longer is expected no more.
+const LOSS_WINDOW: Duration = Duration::from_secs(600);
 
 /// Judges every listing that is read, before anybody acts on it: true when it is not to be believed.
 pub type Judge = Box<dyn Fn(&Reading<'_>) -> bool + Send + Sync>;
@@ -69,6 +79,8 @@ struct Failed {
 struct Known {
     facts: Option<ListingFacts>,
     rows: HashMap<CredentialId, Seen>,
+    /// What a listing must show, as it was shown active; since when it is not, if so.
+    expected: HashMap<CredentialId, Option<Tick>>,
     by_name: HashMap<String, Vec<CredentialId>>,
     by_tag: HashMap<String, Vec<CredentialId>>,
 }
@@ -169,7 +181,8 @@ impl Known {
     /// A listing takes the place of what was known, but for what it may have missed: answers that came after it began,
     /// and inactive credentials while it is not known that listings show such.
     fn replace(&mut self, key: &ListingKey, listed: Listed, began_at: Tick, shows_inactive: bool, judge: &Judge) {
-        let before = std::mem::take(self);
+        let mut before = std::mem::take(self);
+        self.expected = std::mem::take(&mut before.expected);
         let complete = listed.complete;
         for row in listed.rows {
             self.put(Seen { row, at: began_at });
@@ -181,7 +194,16 @@ impl Known {
                 self.put(seen);
             }
         }
-        let suspect = judge(&Reading { key, complete, rows: &self.rows, by_tag: &self.by_tag });
+        for (id, missing_since) in &mut self.expected {
+            if !self.rows.contains_key(id) {
+                missing_since.get_or_insert(began_at);
+            }
+        }
+        let (rows, expected, by_tag) = (&self.rows, &self.expected, &self.by_tag);
+        let suspect = judge(&Reading { key, complete, rows, expected, by_tag });
+        if complete && !suspect {
+            self.expected.retain(|_, missing_since| missing_since.is_none_or(|since| began_at - since < LOSS_WINDOW));
+        }
         self.facts = Some(ListingFacts { began_at, complete, suspect });
     }
 
@@ -193,6 +215,11 @@ impl Known {
             self.by_tag.entry(tag.to_owned()).or_default().push(id.clone());
         }
         self.by_name.entry(name.clone()).or_default().push(id.clone());
+        if seen.row.fields.active {
+            self.expected.insert(id.clone(), None);
+        } else {
+            self.expected.remove(&id);
+        }
         self.rows.insert(id, seen);
     }
 
@@ -261,6 +288,31 @@ mod tests {
             Listed { rows: vec![row("learnt", &marked_name("n", "0f8fad5b-12345678"), false)], complete: true };
         known.replace(&key(), listed, Tick(20), true, &judge);
         assert!(known.facts.is_some_and(|facts| facts.suspect));
+    }
+
+    #[test]
+    fn what_was_shown_active_is_expected_until_it_is_shown_inactive_or_long_gone() {
+        let believed_if_none_is_missing: Judge = Box::new(|reading| {
+            let missing = reading.expected().filter(|id| !reading.shows(id)).count();
+            missing > 1
+        });
+        let mut known = Known::default();
+        let list = |known: &mut Known, at: u64, rows: &[(&str, bool)]| {
+            let rows = rows.iter().map(|(id, active)| row(id, "n", *active)).collect();
+            known.replace(&key(), Listed { rows, complete: true }, Tick(at), true, &believed_if_none_is_missing);
+            let mut expected: Vec<String> = known.expected.keys().map(ToString::to_string).collect();
+            expected.sort();
+            (expected.join(""), known.facts.is_some_and(|facts| facts.suspect))
+        };
+        assert_eq!(list(&mut known, 10, &[("a", true), ("b", true), ("c", false)]), ("ab".into(), false));
+        assert_eq!(list(&mut known, 20, &[("b", true)]), ("ab".into(), false), "one is missing");
+        assert_eq!(list(&mut known, 30, &[]), ("ab".into(), true), "two are, one after another");
+        assert_eq!(list(&mut known, 40, &[("b", true)]), ("ab".into(), false));
+        assert_eq!(list(&mut known, 600_019, &[("b", true)]), ("ab".into(), false));
+        assert_eq!(list(&mut known, 600_020, &[("b", true)]), ("b".into(), false), "long gone");
+        assert_eq!(list(&mut known, 600_030, &[("b", false)]), (String::new(), false));
+        known.put(Seen { row: row("d", "n", true), at: Tick(600_040) });
+        assert_eq!(list(&mut known, 600_050, &[]).0, "d", "an answer counts as well");
     }
 
     fn ids(known: &Known) -> Vec<String> {

@@ -340,3 +340,7 @@ fn tolerant_bool<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::
 #[cfg(test)]
 #[path = "wire_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "wire_properties.rs"]
+mod properties;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::support::*;
 
-fn made_by_hand(lab: &Lab, name: &str) -> Uuid {
+pub fn made_by_hand(lab: &Lab, name: &str) -> Uuid {
     lab.simulator.insert(NewCredential {
         name: name.into(),
         user_id: USER.parse().unwrap(),
@@ -87,7 +87,7 @@ async fn what_is_not_there_or_of_another_integration_is_not_taken_over() {
 }
 
 /// What a backup holds: annotations, no status, and no uid that means anything.
-fn as_in_a_backup(object: &toolzz_operator::api::ToolzzCredential) -> Value {
+pub fn as_in_a_backup(object: &toolzz_operator::api::ToolzzCredential) -> Value {
     let mut manifest = serde_json::to_value(object).unwrap();
     manifest.as_object_mut().unwrap().remove("status");
     let meta = manifest["metadata"].as_object_mut().unwrap();
@@ -98,7 +98,7 @@ fn as_in_a_backup(object: &toolzz_operator::api::ToolzzCredential) -> Value {
 }
 
 /// A resource goes without its operator, as with the cluster it was in.
-async fn lose(lab: &Lab, name: &str) {
+pub async fn lose(lab: &Lab, name: &str) {
     let free = kube::api::Patch::Merge(json!({"metadata": {"finalizers": null}}));
     lab.api().patch(name, &Default::default(), &free).await.unwrap();
     lab.delete(name).await;

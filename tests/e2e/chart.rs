@@ -11,6 +11,12 @@ use super::support::*;
 
 /// Starts the operator as the chart with these values does.
 pub async fn start_as_chart(lab: &mut Lab, values: &str) {
+    let command = as_chart(lab, values).await;
+    lab.operator = Some(Operator::spawn(command, &lab.directory.join("operator.log")));
+}
+
+/// Installs the chart, and says how its pod would start the operator.
+async fn as_chart(lab: &Lab, values: &str) -> Command {
     let namespace = lab.namespace.clone();
     let kubectl = |args: &[&str]| {
         let output = lab.plane.kubectl(args).output().unwrap();
@@ -28,7 +34,7 @@ pub async fn start_as_chart(lab: &mut Lab, values: &str) {
     assert!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
     let file = lab.directory.join("chart.yaml");
     std::fs::write(&file, &rendered.stdout).unwrap();
-    let applied = lab.plane.kubectl(["apply", "--server-side", "-n", &namespace, "-f"]).arg(&file).output().unwrap();
+    let applied = lab.plane.kubectl(["apply", "--server-side", "-f"]).arg(&file).output().unwrap();
     let warnings = String::from_utf8_lossy(&applied.stderr).into_owned();
     assert!(applied.status.success() && !warnings.contains("PodSecurity"), "{warnings}");
 
@@ -66,7 +72,7 @@ pub async fn start_as_chart(lab: &mut Lab, values: &str) {
         command.env(&variable.name, value);
     }
     command.env("KUBECONFIG", lab.plane.service_account_kubeconfig(&namespace, &account).await.unwrap());
-    lab.operator = Some(Operator::spawn(command, &lab.directory.join("operator.log")));
+    command
 }
 
 /// Create, update, rotate, delete.
@@ -123,4 +129,34 @@ async fn pods_overlap_only_with_leader_election() {
     assert!(!alone.contains("--leader-elect") && !alone.contains("--lease") && !alone.contains("[leases]"));
     let told = rendered("leaderElection.enabled=false,replicas=2").await.unwrap_err();
     assert!(told.contains("more than one needs leaderElection.enabled"), "{told}");
+}
+
+#[tokio::test]
+async fn one_namespace_out_of_reach_stops_nothing_elsewhere() {
+    let mut lab = Lab::empty("reach").await;
+    let (home, locked) = (lab.namespace.clone(), lab.plane.unique_namespace("locked").await.unwrap());
+    let command = as_chart(&lab, &format!("namespaces={{{home},{locked}}}")).await;
+    let kubectl = |args: &[&str]| {
+        let output = lab.plane.kubectl(args).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // Without the right to list ToolzzConnections in one of the namespaces.
+    let without = r#"[{"op":"replace","path":"/rules/2/resources","value":["none"]}]"#;
+    assert!(
+        kubectl(&["get", "role", "op-toolzz-operator", "-n", &locked, "-o", "yaml"]).contains("- toolzzconnections\n")
+    );
+    kubectl(&["patch", "role", "op-toolzz-operator", "-n", &locked, "--type=json", "-p", without]);
+    lab.operator = Some(Operator::spawn(command, &lab.directory.join("operator.log")));
+    main_job(&lab).await;
+    // There, what needs none works too, and what needs one waits.
+    lab.namespace.clone_from(&locked);
+    lab.credential("default").await;
+    lab.until_ready("default").await;
+    lab.credential_with("own", json!({"connectionRef": {"kind": "ToolzzConnection", "name": "own"}})).await;
+    let object = lab.until_reason("own", "ConnectionNotReady").await;
+    assert!(ready(&object).unwrap().2.contains("cannot be listed"), "{:?}", ready(&object));
+    let with = without.replace("none", "toolzzconnections");
+    kubectl(&["patch", "role", "op-toolzz-operator", "-n", &locked, "--type=json", "-p", &with]);
+    lab.until_reason("own", "ConnectionNotFound").await;
 }

@@ -1,5 +1,7 @@
 //! What happens to the Lease: many ask for it, somebody deletes it, nobody can reach it.
 
+use std::time::Duration;
+
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::runtime::wait::await_condition;
 use toolzz_simulator::{Fault, Operation, Point, Times};
@@ -8,6 +10,9 @@ use super::{
     leader::{lab, on},
     support::*,
 };
+
+/// Far beyond what writing a Lease takes.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn leads(operator: &Operator) -> bool {
     operator.get("/metrics").1.lines().any(|line| line == "toolzz_operator_leader 1")

@@ -2,6 +2,7 @@
 
 use std::{process::Command, time::Duration};
 
+use futures::future::join_all;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use serde_json::json;
@@ -34,6 +35,12 @@ impl Lab {
         let standby = self.another_operator();
         assert_eq!(standby.until_readyz(200).await, "[+]standby ok\n");
         (leader, standby)
+    }
+
+    /// Somebody else writes himself into the Lease.
+    pub async fn rob(&self) {
+        let somebody = kube::api::Patch::Merge(json!({"spec": {"holderIdentity": "somebody"}}));
+        self.leases().patch("toolzz-operator", &Default::default(), &somebody).await.unwrap();
     }
 
     pub async fn holder(&self) -> Option<String> {
@@ -84,13 +91,14 @@ async fn a_leader_that_is_killed_is_replaced_and_its_work_finished() {
 #[tokio::test]
 async fn a_leader_that_sleeps_through_its_lease_writes_nothing_when_it_wakes() {
     // Stopped before a write of its own: it decided, and wakes after the takeover.
-    for (operation, point) in [
+    let all = [
         (Operation::List, Point::AfterCommit),
         (Operation::Create, Point::BeforeCommit),
         (Operation::Create, Point::AfterCommit),
         (Operation::Update, Point::BeforeCommit),
         (Operation::Update, Point::AfterCommit),
-    ] {
+    ];
+    join_all(all.map(async |(operation, point)| {
         let lab = lab("asleep").await;
         let label = format!("{operation:?} {point:?}");
         let (mut leader, standby) = lab.pair().await;
@@ -112,7 +120,8 @@ async fn a_leader_that_sleeps_through_its_lease_writes_nothing_when_it_wakes() {
         lab.assert_one_active("openai");
         assert_eq!(lab.simulator.credentials().len(), 1, "{label}");
         drop(standby);
-    }
+    }))
+    .await;
 }
 
 #[tokio::test]
@@ -120,8 +129,7 @@ async fn a_lease_that_is_taken_away_or_out_of_reach_ends_the_leader() {
     let lab = lab("taken").await;
     let mut leader = lab.another_operator();
     leader.until_metric("toolzz_operator_leader 1").await;
-    let somebody = kube::api::Patch::Merge(json!({"spec": {"holderIdentity": "somebody"}}));
-    lab.leases().patch("toolzz-operator", &Default::default(), &somebody).await.unwrap();
+    lab.rob().await;
     assert_eq!(leader.until_ended().await, Some(1));
     assert!(lab.log().contains("no longer holds the lease"), "{}", lab.log());
     // Nobody renews it, so the next one waits for its end and goes on.

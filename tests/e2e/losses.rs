@@ -1,7 +1,7 @@
 //! Credentials that vanish, one or many, and deletions when things are bad.
 
 use serde_json::json;
-use toolzz_simulator::{Commit, Fault, Operation, Reply, Times};
+use toolzz_simulator::{Commit, Fault, Operation, Point, Reply, Times};
 
 use super::support::*;
 
@@ -174,6 +174,27 @@ async fn a_resource_that_goes_without_its_finalizer_is_deactivated_all_the_same(
     lab.until_gone("openai").await;
     lab.until_remote(|state| state.counts(Operation::Update).committed >= 2).await;
     assert!(lab.simulator.active_named("openai").is_empty());
+}
+
+#[tokio::test]
+async fn what_takes_the_place_of_a_resource_that_is_still_being_deactivated_is_watched() {
+    let lab = Lab::start("heir").await;
+    lab.credential_with("openai", json!({"suspend": false})).await;
+    lab.until_ready("openai").await;
+    lab.edit("openai", json!({"suspend": true})).await;
+    lab.until_reason("openai", "Suspended").await;
+    let gate = lab.simulator.hold_next(1, Operation::Update, Point::BeforeCommit);
+    let bare = kube::api::Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    lab.api().patch("openai", &Default::default(), &bare).await.unwrap();
+    lab.delete("openai").await;
+    held(&gate).await;
+    lab.create(lab.manifest("openai")).await.unwrap();
+    lab.until_ready("openai").await;
+    gate.release();
+    lab.until_remote(|state| state.active_named("openai").len() == 1).await;
+    lab.rotate("openai", "new").await;
+    lab.until_reason("openai", "Rotated").await;
+    assert_eq!(lab.materials("openai"), ["new"]);
 }
 
 #[tokio::test]

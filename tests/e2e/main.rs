@@ -1,5 +1,5 @@
 //! The operator's real binary against a real API server and a simulated Toolzz.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod admission;
 mod adoption;
@@ -7,15 +7,20 @@ mod asking;
 mod chart;
 mod connections;
 mod crash;
+mod crashpoints;
 mod elections;
 mod examples;
 mod failures;
+mod kubernetes_faults;
 mod leader;
 mod lifecycle;
 mod losses;
 mod remote_faults;
 mod rotation;
+mod runs;
+mod schema;
 mod sequences;
 mod shared;
 mod support;
 mod targets;
+mod workloads;

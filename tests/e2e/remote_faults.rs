@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::{StreamExt as _, stream};
 use serde_json::json;
 use toolzz_simulator::{Commit, Fault, Operation, Reply, Simulator, Times};
 
@@ -18,6 +18,8 @@ use super::{
 
 /// Longer than every retry of two faults after each other takes.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How many live at a time: other tests want their share of the machine.
+const AT_ONCE: usize = 24;
 const CALLS: [Operation; 4] = [Operation::Create, Operation::Update, Operation::List, Operation::Catalogue];
 
 #[derive(Clone)]
@@ -111,7 +113,7 @@ impl Case {
         lab.delete(&self.name).await;
         let gone = async {
             while lab.api().get_opt(&self.name).await.unwrap().is_some() {
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                tokio::time::sleep(Duration::from_millis(400)).await;
             }
         };
         tokio::time::timeout(PATIENCE, gone).await.unwrap_or_else(|_| panic!("{}: stuck", self.label));
@@ -143,7 +145,7 @@ impl Case {
                 ready(&object),
                 self.simulator.journal().iter().rev().take(5).collect::<Vec<_>>()
             );
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            tokio::time::sleep(Duration::from_millis(400)).await;
         }
     }
 
@@ -182,7 +184,8 @@ async fn live_through(prefix: &str, cases: Vec<Case>) -> (usize, usize) {
     .map(str::to_owned)
     .to_vec();
     lab.start_operator();
-    join_all(cases.iter().map(|case| case.live(&lab))).await;
+    // Most of a life is waiting, but not all of it.
+    stream::iter(&cases).for_each_concurrent(AT_ONCE, |case| case.live(&lab)).await;
     lab.assert_no_leak().await;
     (cases.len(), cases.iter().map(Case::strays).sum())
 }

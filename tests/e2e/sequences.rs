@@ -1,9 +1,10 @@
 //! Random lives: whatever is done to a resource, its Secret and its credential, in whatever order, ends with spec,
 //! status and remote in agreement.
 //!
-//! `TOOLZZ_SEQUENCES` says how many lives (200), `TOOLZZ_SEED` where to begin: `make sequences` lives a thousand.
+//! `TOOLZZ_SEQUENCES` says how many lives (200), `TOOLZZ_SCHEDULES` how many with two operators (100), `TOOLZZ_SEED`
+//! where to begin: `make sequences` and `make schedules` live a thousand each.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{cell::RefCell, collections::BTreeSet, time::Duration};
 
 use futures::future::join_all;
 use kube::api::{DeleteParams, Preconditions};
@@ -217,15 +218,7 @@ pub fn number(variable: &str, otherwise: u64) -> u64 {
 #[tokio::test]
 async fn every_life_ends_in_agreement() {
     let (count, seed) = (number("TOOLZZ_SEQUENCES", 200), number("TOOLZZ_SEED", 1));
-    let mut lab = Lab::empty("sequences").await;
-    lab.flags = ["--settle-period=2s", "--request-timeout=1500ms", "--resync-interval=2s"].map(str::to_owned).to_vec();
-    for (operation, seed) in [(Operation::Create, seed), (Operation::Update, seed + 1), (Operation::List, seed + 2)] {
-        let times = Times::Chance { probability: 0.03, seed };
-        lab.simulator.fault(operation, times, Fault::reset_after_commit());
-    }
-    let mut lives: Vec<Life> = (0..count).map(|number| Life::new(number, seed)).collect();
-    let operator = std::cell::RefCell::new(Some(lab.another_operator()));
-    let kills = async {
+    let kill = async |lab: &Lab, operator: &RefCell<Option<Operator>>| {
         for _ in 0..3 {
             tokio::time::sleep(Duration::from_millis(1500)).await;
             // The old one is gone before the new one begins.
@@ -233,7 +226,72 @@ async fn every_life_ends_in_agreement() {
             *operator.borrow_mut() = Some(lab.another_operator());
         }
     };
-    tokio::join!(join_all(lives.iter_mut().map(|life| life.live(&lab))), kills);
+    lives("sequences", count, seed, &[], kill).await;
+    proof("sequences", &format!("{count} lives from seed {seed}"));
+}
+
+/// Two operators and one lease: the one that leads is stopped, killed, robbed of its lease or ended, again and again; each
+/// time at another moment of each of the lives.
+#[tokio::test]
+async fn every_life_ends_in_agreement_with_two_operators() {
+    let (count, seed) = (number("TOOLZZ_SCHEDULES", 100), number("TOOLZZ_SEED", 1));
+    let disturb = async |lab: &Lab, operator: &RefCell<Option<Operator>>| {
+        let mut dice = Dice(seed);
+        let mut other = lab.another_operator();
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_millis(1000 + dice.below(1500))).await;
+            let leads = |operator: &Operator| operator.get("/metrics").1.contains("toolzz_operator_leader 1\n");
+            while !leads(operator.borrow().as_ref().unwrap()) {
+                if leads(&other) {
+                    std::mem::swap(operator.borrow_mut().as_mut().unwrap(), &mut other);
+                } else {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+            match dice.below(4) {
+                0 => drop(operator.borrow_mut().take()),
+                1 => drop(operator.borrow_mut().take().map(Operator::terminate)),
+                2 => {
+                    lab.rob().await;
+                    let mut robbed = operator.borrow_mut().take().unwrap();
+                    tokio::time::timeout(PATIENCE, robbed.until_ended()).await.unwrap();
+                }
+                _ => {
+                    let mut asleep = operator.borrow_mut().take().unwrap();
+                    asleep.signal("STOP");
+                    other.until_metric("toolzz_operator_leader 1").await;
+                    tokio::time::sleep(Duration::from_millis(dice.below(1000))).await;
+                    asleep.signal("CONT");
+                    tokio::time::timeout(PATIENCE, asleep.until_ended()).await.unwrap();
+                }
+            }
+            *operator.borrow_mut() = Some(lab.another_operator());
+        }
+        operator.borrow_mut().as_ref().unwrap().signal("TERM");
+        *operator.borrow_mut() = Some(other);
+    };
+    lives("schedules", count, seed, &["--leader-elect", "--lease-duration=4s"], disturb).await;
+    proof("schedules", &format!("{count} lives from seed {seed}"));
+}
+
+/// So many lives, with lost answers, while this goes on with the operators.
+async fn lives(
+    prefix: &str,
+    count: u64,
+    seed: u64,
+    flags: &[&str],
+    disturb: impl AsyncFn(&Lab, &RefCell<Option<Operator>>),
+) {
+    let mut lab = Lab::empty(prefix).await;
+    lab.flags = ["--settle-period=2s", "--request-timeout=1500ms", "--resync-interval=2s"].map(str::to_owned).to_vec();
+    lab.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+    for (operation, seed) in [(Operation::Create, seed), (Operation::Update, seed + 1), (Operation::List, seed + 2)] {
+        let times = Times::Chance { probability: 0.03, seed };
+        lab.simulator.fault(operation, times, Fault::reset_after_commit());
+    }
+    let mut lives: Vec<Life> = (0..count).map(|number| Life::new(number, seed)).collect();
+    let operator = RefCell::new(Some(lab.another_operator()));
+    tokio::join!(join_all(lives.iter_mut().map(|life| life.live(&lab))), disturb(&lab, &operator));
     lab.simulator.clear_faults();
 
     for life in lives.iter_mut().filter(|life| life.exists && life.spec["suspend"] == json!(true)) {

@@ -13,16 +13,18 @@ use k8s_openapi::api::{core::v1::Secret, events::v1::Event};
 use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
     runtime::wait::await_condition,
 };
 use serde_json::{Value, json};
 use test_controlplane::{ControlPlane, Options};
+use test_kubeproxy::Proxy;
 use tokio::sync::OnceCell;
 use toolzz_operator::api::{ToolzzCredential, condition};
 use toolzz_simulator::{DEFAULT_TOKEN, OPENAI, Simulator};
 
 /// Far beyond what anything takes; a test that waits so long has failed.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// In every key of a test: none of it may show up anywhere.
 pub const CANARY: &str = "canary-7f3a";
 
@@ -37,6 +39,8 @@ pub struct Lab {
     pub directory: PathBuf,
     pub operator: Option<Operator>,
     pub flags: Vec<String>,
+    /// What the operators of this room have before the API server, if anything; the room itself goes past it.
+    proxy: Option<Proxy>,
 }
 
 /// The shared control plane with the definitions installed.
@@ -88,6 +92,29 @@ impl Lab {
             directory,
             operator: None,
             flags: ["--settle-period=4s", "--request-timeout=3s", "--resync-interval=10m"].map(str::to_owned).to_vec(),
+            proxy: None,
+        }
+    }
+
+    /// Puts a proxy between the API server and the operators that are started from now on.
+    pub async fn use_proxy(&mut self) -> Proxy {
+        let admin = Kubeconfig::read_from(self.plane.kubeconfig()).unwrap();
+        let config = kube::Config::from_custom_kubeconfig(admin, &KubeConfigOptions::default()).await.unwrap();
+        let proxy = Proxy::start(config).unwrap();
+        std::fs::write(self.directory.join("kubeconfig"), proxy.kubeconfig(&self.namespace)).unwrap();
+        self.proxy = Some(proxy.clone());
+        proxy
+    }
+
+    /// The proxy before the operators.
+    pub fn proxy(&self) -> &Proxy {
+        self.proxy.as_ref().expect("a room with a proxy")
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        match &self.proxy {
+            Some(_) => self.directory.join("kubeconfig"),
+            None => self.plane.kubeconfig().to_owned(),
         }
     }
 
@@ -189,11 +216,21 @@ impl Lab {
         self.api().delete(name, &DeleteParams::default()).await.unwrap();
     }
 
+    async fn awaited(&self, name: &str, so: impl Fn(Option<&ToolzzCredential>) -> bool) -> Option<ToolzzCredential> {
+        loop {
+            // A watch that failed begins anew: the API server may be the one that is put to the test.
+            if let Ok(object) = await_condition(self.api(), name, &so).await {
+                return object;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Waits until the resource is so.
     pub async fn until(&self, name: &str, what: &str, so: impl Fn(&ToolzzCredential) -> bool) -> ToolzzCredential {
         let condition = |object: Option<&ToolzzCredential>| object.is_some_and(&so);
-        match tokio::time::timeout(PATIENCE, await_condition(self.api(), name, condition)).await {
-            Ok(object) => object.unwrap().unwrap(),
+        match tokio::time::timeout(PATIENCE, self.awaited(name, condition)).await {
+            Ok(object) => object.unwrap(),
             Err(_) => {
                 let object = self.api().get_opt(name).await.unwrap();
                 panic!(
@@ -225,8 +262,10 @@ impl Lab {
     }
 
     pub async fn until_gone(&self, name: &str) {
-        let gone = await_condition(self.api(), name, |object: Option<&ToolzzCredential>| object.is_none());
-        tokio::time::timeout(PATIENCE, gone).await.expect("the resource does not go").unwrap();
+        let gone = self.awaited(name, |object: Option<&ToolzzCredential>| object.is_none());
+        if tokio::time::timeout(PATIENCE, gone).await.is_err() {
+            panic!("{name} does not go\n{}", self.log());
+        }
     }
 
     pub async fn events(&self) -> Vec<Event> {
@@ -309,7 +348,7 @@ impl Operator {
             .args(args)
             .args(flags)
             .env_clear()
-            .env("KUBECONFIG", lab.plane.kubeconfig())
+            .env("KUBECONFIG", lab.kubeconfig())
             .env("POD_NAMESPACE", &lab.namespace)
             .env("TOOLZZ_API_URL", lab.simulator.url())
             .env("TOOLZZ_API_TOKEN", DEFAULT_TOKEN);
@@ -380,6 +419,11 @@ impl Operator {
         tokio::time::timeout(PATIENCE, found)
             .await
             .unwrap_or_else(|_| panic!("no {line} in\n{}", self.get("/metrics").1));
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// SIGTERM; the exit code.

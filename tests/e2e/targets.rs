@@ -101,3 +101,51 @@ async fn the_resource_goes_and_its_target_with_it() {
     let gone = await_condition(config_maps(&lab), "out", |object: Option<&ConfigMap>| object.is_none());
     tokio::time::timeout(std::time::Duration::from_secs(60), gone).await.expect("garbage collection").unwrap();
 }
+
+#[tokio::test]
+async fn a_target_that_a_policy_refuses_is_told_and_tried_again() {
+    let lab = Lab::empty("policy").await;
+    let policy = json!({
+        "apiVersion": "v1", "kind": "List", "items": [
+            {
+                "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+                "metadata": {"name": lab.namespace},
+                "spec": {
+                    "matchConstraints": {"resourceRules": [{
+                        "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["configmaps"],
+                    }]},
+                    "validations": [{"expression": "object.metadata.name != 'out'", "message": "not this name"}],
+                },
+            },
+            {
+                "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+                "metadata": {"name": lab.namespace},
+                "spec": {
+                    "policyName": lab.namespace, "validationActions": ["Deny"],
+                    "matchResources": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": lab.namespace}}},
+                },
+            },
+        ],
+    });
+    let file = lab.directory.join("policy.json");
+    std::fs::write(&file, policy.to_string()).unwrap();
+    let apply = |args: &[&str]| assert!(lab.plane.kubectl(args).status().unwrap().success());
+    apply(&["apply", "-f", file.to_str().unwrap()]);
+    // Policies come into force some moment after they were made.
+    let refused = async {
+        let mut map = ConfigMap::default();
+        map.metadata.name = Some("out".into());
+        while config_maps(&lab).create(&PostParams { dry_run: true, ..PostParams::default() }, &map).await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), refused).await.unwrap();
+    let mut lab = lab;
+    lab.start_operator();
+    lab.credential_with("openai", json!({"target": {"kind": "ConfigMap", "name": "out"}})).await;
+    let object = lab.until_reason("openai", "TargetConflict").await;
+    assert!(ready(&object).unwrap().2.contains("spec.target"), "{:?}", ready(&object));
+    assert_eq!(lab.simulator.active_named("openai").len(), 1);
+    lab.edit("openai", json!({"target": {"name": "other"}})).await;
+    lab.until_ready("openai").await;
+}

@@ -78,6 +78,8 @@ struct Known {
     by_user: HashMap<User, ConnectionKey>,
     /// The connections that have their token from a Secret, by its namespace and name.
     tokens: HashMap<(String, String), BTreeSet<ConnectionKey>>,
+    /// The scopes whose ToolzzConnections could not be listed yet.
+    unlisted: HashSet<Option<String>>,
     /// The labels of every namespace, where they are known.
     labels: Option<HashMap<String, BTreeMap<String, String>>>,
 }
@@ -148,6 +150,13 @@ impl Links {
     fn admitted(&self, key: &ConnectionKey, namespace: &str, unity: &str) -> Result<Arc<Link>, (Reason, String)> {
         let state = lock(&self.state);
         let Some(entry) = state.entries.get(key) else {
+            let unlisted = |namespace: &String| {
+                state.unlisted.contains(&None) || state.unlisted.contains(&Some(namespace.clone()))
+            };
+            if key.namespace.as_ref().is_some_and(unlisted) {
+                let message = format!("{key}: the ToolzzConnections of this namespace cannot be listed yet");
+                return Err((Reason::ConnectionNotReady, message));
+            }
             return match &self.default {
                 Some(link) if *key == ConnectionKey::default_of_cluster() => Ok(Arc::clone(link)),
                 _ => Err((Reason::ConnectionNotFound, self.missing(key))),
@@ -162,6 +171,12 @@ impl Links {
                 };
                 (reason, denied(denial, key, namespace, unity))
             })?;
+        }
+        // The right to take over ends with the grant, not with the link that was made from it.
+        let taken_back =
+            |link: &Arc<Link>| link.may_adopt && entry.grant.as_ref().is_some_and(|grant| !grant.may_adopt);
+        if entry.link.as_ref().is_ok_and(taken_back) {
+            return Err((Reason::ConnectionNotReady, format!("{key} was changed and is being made anew")));
         }
         entry.link.clone().map_err(|problem| {
             // What is wrong with the platform's own is told to the platform.

@@ -44,6 +44,7 @@ impl Links {
             awaited.insert(next);
             next
         };
+        lock(&self.state).unlisted = scopes.iter().cloned().collect();
         for scope in scopes {
             tasks.push(tokio::spawn(Arc::clone(self).objects::<ToolzzConnection>(scope.clone(), number())));
         }
@@ -93,6 +94,9 @@ impl Links {
                         self.remove(key);
                     }
                     listed = HashSet::new();
+                    if K::NAMESPACED {
+                        self.listed(&scope);
+                    }
                     let _ = self.work.send(Work::Listed(number));
                 }
                 Ok(watcher::Event::Apply(object)) => self.put(object.object()),
@@ -104,14 +108,34 @@ impl Links {
                         K::group(&())
                     );
                     // So there is none.
+                    if K::NAMESPACED {
+                        self.listed(&scope);
+                    }
                     let _ = self.work.send(Work::Listed(number));
                 }
                 Err(error) => {
-                    // Nothing begins without them: the one named `default` may limit who may do what.
-                    tracing::warn!(error = %watch_error(&error), "the watch on {} failed; trying again", K::plural(&()));
+                    tracing::warn!(scope, error = %watch_error(&error), "the watch on {} failed; trying again", K::plural(&()));
+                    // Nothing begins without those of the cluster: the one named `default` may limit who may do what.
+                    // Of those of a namespace only its own resources know nothing.
+                    if K::NAMESPACED {
+                        let _ = self.work.send(Work::Listed(number));
+                    }
                 }
             }
         }
+    }
+
+    /// The ToolzzConnections of a scope are known: who asked for one before is told whether it exists.
+    fn listed(&self, scope: &Option<String>) {
+        let mut state = lock(&self.state);
+        if !state.unlisted.remove(scope) {
+            return;
+        }
+        let here = |key: &ConnectionKey| key.namespace.is_some() && (scope.is_none() || key.namespace == *scope);
+        let users = state.users.iter().filter(|(key, _)| here(key)).flat_map(|(_, users)| users.iter().cloned());
+        let users = users.collect();
+        drop(state);
+        self.wake_all(users);
     }
 
     /// A connection came or changed.

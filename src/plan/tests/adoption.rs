@@ -44,6 +44,22 @@ fn its_material_is_unknown_so_the_own_is_rotated_in_by_the_strategy() {
 }
 
 #[test]
+fn nothing_is_taken_over_while_somebody_who_holds_it_may_not_be_known() {
+    let incomplete = |mut view: View| {
+        view.sight.claims_complete = false;
+        view
+    };
+    for desired in [external(), adopting()] {
+        assert_eq!(reason(go(&desired, &incomplete(found()))).0, Reason::Pending);
+    }
+    let former = Recorded::Former { ledger: Ledger { uid: "former".into(), ..ledger() }, held: false };
+    let mut view = incomplete(fresh());
+    assert!(matches!(step(&view), Step::Post(_)), "what is made is nobody's");
+    view.recorded = former;
+    assert_eq!(reason(step(&view)).0, Reason::Pending);
+}
+
+#[test]
 fn it_is_told_as_adopted() {
     let mut view = found();
     view.finalizer = true;

@@ -181,6 +181,14 @@ mod targets {
     }
 
     #[test]
+    fn a_request_tries_again_at_once() {
+        let mut view = kept();
+        view.memory.target_conflict = Some(("the operator may not create ConfigMap \"out\"".into(), after(1)));
+        view.memory.note_request("now", after(2));
+        assert!(matches!(next(&with_target(), &view, &SETTINGS, after(3)), Step::WriteTarget { .. }));
+    }
+
+    #[test]
     fn is_switched_before_the_old_credential_retires() {
         let mut view = settled();
         let retiring = vec![Retiring { id: "c0".into(), secret_id: "s0".into() }];

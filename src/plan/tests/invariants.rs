@@ -29,7 +29,8 @@ fn materials() -> Vec<Material> {
 
 fn sights() -> Vec<Sight> {
     let facts = |began, complete, suspect| Some(ListingFacts { began_at: after(began), complete, suspect });
-    let base = Sight { listing: facts(5, true, false), shows_inactive: true, ..Sight::default() };
+    let base =
+        Sight { listing: facts(5, true, false), shows_inactive: true, claims_complete: true, ..Sight::default() };
     let with = |change: &dyn Fn(&mut Sight)| {
         let mut sight = base.clone();
         change(&mut sight);
@@ -38,6 +39,7 @@ fn sights() -> Vec<Sight> {
     let row = |name: &str, secret_id: &str, active| Some(Seen { at: after(5), ..seen("c1", name, secret_id, active) });
     vec![
         base.clone(),
+        with(&|sight| sight.claims_complete = false),
         with(&|sight| sight.listing = None),
         with(&|sight| sight.listing = facts(0, true, false)),
         with(&|sight| sight.listing = facts(5, false, false)),

@@ -62,7 +62,7 @@ fn fresh() -> View {
         ledger_text: None,
         status: ToolzzCredentialStatus::default(),
         material: read(DIGEST),
-        sight: Sight { listing: listing(after(1)), shows_inactive: true, ..Sight::default() },
+        sight: Sight { listing: listing(after(1)), shows_inactive: true, claims_complete: true, ..Sight::default() },
         memory: Memory { first_seen: START, ..Memory::default() },
         target: None,
         wall: Timestamp::UNIX_EPOCH,
