@@ -130,7 +130,10 @@ impl Lab {
     }
 
     pub fn another_operator(&self) -> Operator {
-        Operator::start(self, &self.flags)
+        let operator = Operator::start(self, &self.flags);
+        // They share a log, and each is found by the first address after what was there when it began.
+        operator.http();
+        operator
     }
 
     /// SIGKILL: nothing of the process gets to say goodbye.
