@@ -2,8 +2,33 @@
 
 use std::{io, time::Duration};
 
+use axum::http::{Method, Request};
+use kube::{
+    Client,
+    client::{Body, ClientBuilder},
+};
+use thiserror::Error;
+use tower::filter::FilterLayer;
+
+use crate::remote::{Clock, Tenure};
+
 /// The longest one call may take, the client's own retries included. A connection that is half open answers never.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
+
+/// Why a write was not sent to the API server.
+#[derive(Debug, Error)]
+#[error("not sent, this process does not lead")]
+struct NotLeading;
+
+/// Access to Kubernetes that writes only while this process may: it is asked where the request is sent, also for one that
+/// was decided long before.
+pub(crate) fn client(config: kube::Config, tenure: Tenure, clock: Clock) -> kube::Result<Client> {
+    let only_while_leading = move |request: Request<Body>| {
+        let may = request.method() == Method::GET || tenure.remaining(clock.now()).is_some();
+        may.then_some(request).ok_or(NotLeading)
+    };
+    Ok(ClientBuilder::try_from(config)?.with_layer(&FilterLayer::new(only_while_leading)).build())
+}
 
 /// The call, with a time limit.
 pub(crate) async fn timed<T>(call: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
@@ -16,6 +41,7 @@ pub(crate) async fn timed<T>(call: impl Future<Output = kube::Result<T>>) -> kub
 pub(crate) fn brief(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(answer) => format!("{} {}", answer.code, answer.reason),
+        kube::Error::Service(source) if source.is::<NotLeading>() => NotLeading.to_string(),
         kube::Error::HyperError(_) | kube::Error::Service(_) => "no connection".to_owned(),
         _ => "request failed".to_owned(),
     }
@@ -24,4 +50,39 @@ pub(crate) fn brief(error: &kube::Error) -> String {
 /// Whether the API server answered with this status code.
 pub(crate) fn answered(error: &kube::Error, code: u16) -> bool {
     matches!(error, kube::Error::Api(answer) if answer.code == code)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::{
+        Api,
+        api::{DeleteParams, Patch, PatchParams, PostParams},
+    };
+
+    use super::*;
+    use crate::api::Tick;
+
+    #[tokio::test]
+    async fn writes_are_sent_only_while_this_process_leads() {
+        // Nobody listens there: what was sent is told by the error.
+        let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let (clock, tenure) = (Clock::start(), Tenure::none());
+        let api: Api<ConfigMap> = Api::namespaced(client(config, tenure.clone(), clock).unwrap(), "n");
+        let patch = Patch::Merge(serde_json::json!({}));
+        for (until, told) in [(0, "does not lead"), (60_000, "no connection"), (500, "does not lead")] {
+            tenure.extend(Tick(until));
+            let writes = [
+                api.create(&PostParams::default(), &ConfigMap::default()).await.map(drop),
+                api.replace("n", &PostParams::default(), &ConfigMap::default()).await.map(drop),
+                api.patch("n", &PatchParams::default(), &patch).await.map(drop),
+                api.delete("n", &DeleteParams::default()).await.map(drop),
+            ];
+            for write in writes {
+                let why = brief(&write.unwrap_err());
+                assert!(why.contains(told), "{until}: {why}");
+            }
+            assert_eq!(brief(&api.get("n").await.unwrap_err()), "no connection", "reading is free");
+        }
+    }
 }

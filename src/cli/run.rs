@@ -8,7 +8,7 @@ use crate::{
     controller,
     plan::Settings,
     remote::{Clock, Config, Connection, Tenure, TokenSource},
-    runtime::{self, Election, LogFormat, Metrics, Readiness, SHORTEST_LEASE, Shutdown},
+    runtime::{self, Election, LogFormat, Metrics, Readiness, Shutdown},
 };
 
 /// Where the token is, when it is not in a file: for local use. Never an argument: those are seen by everybody.
@@ -71,8 +71,14 @@ pub(super) struct RunArgs {
     #[arg(long, env = "TOOLZZ_LEASE_NAME", value_name = "NAME", default_value = "toolzz-operator")]
     lease_name: String,
     /// How long the others wait for a leader that is not heard of. A write to Toolzz takes less than this, whatever --request-timeout says.
-    #[arg(long, env = "TOOLZZ_LEASE_DURATION", value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    #[arg(long, env = "TOOLZZ_LEASE_DURATION", value_name = "DURATION", default_value = "15s", value_parser = duration)]
     lease_duration: Duration,
+    /// After how long a leader ends that cannot renew the Lease. Absent: two thirds of --lease-duration.
+    #[arg(long, env = "TOOLZZ_LEASE_RENEW_DEADLINE", value_name = "DURATION", value_parser = duration)]
+    lease_renew_deadline: Option<Duration>,
+    /// Between two tries to take or renew the Lease. Absent: a fifth of --lease-renew-deadline.
+    #[arg(long, env = "TOOLZZ_LEASE_RETRY_PERIOD", value_name = "DURATION", value_parser = duration)]
+    lease_retry_period: Option<Duration>,
     /// Address for /metrics, /healthz and /readyz.
     #[arg(long, env = "TOOLZZ_HTTP_ADDR", value_name = "ADDR", default_value = "0.0.0.0:8080")]
     http_addr: SocketAddr,
@@ -102,8 +108,8 @@ enum Error {
         "--settle-period ({settle:?}) must be longer than --request-timeout ({request:?}): a request may take effect until its time limit"
     )]
     SettlesTooSoon { settle: Duration, request: Duration },
-    #[error("--lease-duration ({0:?}) must be at least {shortest:?}", shortest = SHORTEST_LEASE)]
-    LeaseTooShort(Duration),
+    #[error("{0}")]
+    Timing(#[from] runtime::TimingError),
     #[error("{0}")]
     Lost(#[from] runtime::Lost),
     #[error("--log-level: {0}")]
@@ -124,8 +130,10 @@ enum Error {
 
 pub(super) fn run(arguments: RunArgs) -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(operate(arguments))?;
-    Ok(())
+    let result = runtime.block_on(operate(arguments));
+    // What cannot be called off, as a look-up of a host name, does not hold up the end.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    Ok(result?)
 }
 
 async fn operate(arguments: RunArgs) -> Result<(), Error> {
@@ -133,9 +141,13 @@ async fn operate(arguments: RunArgs) -> Result<(), Error> {
     if settle <= request {
         return Err(Error::SettlesTooSoon { settle, request });
     }
-    if arguments.leader_elect && arguments.lease_duration < SHORTEST_LEASE {
-        return Err(Error::LeaseTooShort(arguments.lease_duration));
-    }
+    let timing = arguments
+        .leader_elect
+        .then(|| {
+            let (deadline, retry) = (arguments.lease_renew_deadline, arguments.lease_retry_period);
+            runtime::Timing::new(arguments.lease_duration, deadline, retry)
+        })
+        .transpose()?;
     runtime::start_telemetry(arguments.log_format, &arguments.log_level)?;
     // Fails only when one is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -155,7 +167,7 @@ async fn operate(arguments: RunArgs) -> Result<(), Error> {
         }
     };
     let clock = Clock::start();
-    let tenure = if arguments.leader_elect { Tenure::none() } else { Tenure::unlimited() };
+    let tenure = if timing.is_some() { Tenure::none() } else { Tenure::unlimited() };
     let config = Config {
         tenure: tenure.clone(),
         request_timeout: request,
@@ -178,19 +190,21 @@ async fn operate(arguments: RunArgs) -> Result<(), Error> {
         .operator_namespace
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| kubernetes.default_namespace.clone());
-    let client = kube::Client::try_from(kubernetes)?;
+    let client = crate::kubernetes::client(kubernetes.clone(), tenure.clone(), clock)?;
     let namespaces = named(&arguments.namespaces);
 
-    let mut election = arguments.leader_elect.then(|| {
+    let elect = |timing| {
         let terms = runtime::Terms {
-            client: client.clone(),
+            // One of its own: who does not lead must be able to write the Lease.
+            client: kube::Client::try_from(kubernetes)?,
             namespace: operator_namespace.clone(),
             name: arguments.lease_name,
             identity: identity(),
-            duration: arguments.lease_duration,
+            timing,
         };
-        Election::new(terms, tenure.clone(), clock, Arc::clone(&metrics), Arc::clone(&readiness))
-    });
+        Ok::<_, Error>(Election::new(terms, tenure.clone(), clock, Arc::clone(&metrics), Arc::clone(&readiness)))
+    };
+    let mut election = timing.map(elect).transpose()?;
     let ended = shutdown.clone();
 
     let addr = arguments.http_addr;
@@ -224,12 +238,12 @@ async fn operate(arguments: RunArgs) -> Result<(), Error> {
         if !election.won(ended).await {
             return Ok(());
         }
-        tokio::select! {
-            result = controller => result?,
+        let result = tokio::select! {
+            result = controller => result,
             lost = election.lost() => return Err(lost.into()),
-        }
+        };
         election.release().await;
-        Ok(())
+        Ok(result?)
     };
     tokio::try_join!(async { http.await.map_err(|source| Error::Http { addr, source }) }, work)?;
     tracing::info!("ended");

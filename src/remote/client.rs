@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::{
-    Clock, Config, ConfigError, TokenSource,
+    Clock, Config, ConfigError, Tenure, TokenSource,
     catalogue::{Catalogue, Kept},
     connect::ConnectFailure,
     gate::{Gate, State, retry_after},
@@ -57,6 +57,11 @@ impl Operation {
             Self::Catalogue => "catalogue",
             Self::Probe => "probe",
         }
+    }
+
+    /// Whether it changes something at Toolzz.
+    fn writes(self) -> bool {
+        matches!(self, Self::Create | Self::Update)
     }
 }
 
@@ -275,11 +280,13 @@ impl Connection {
         let (begun, began) = (Instant::now(), self.0.clock.now());
         let request = request.header(header::AUTHORIZATION, token.header);
         let limit = self.time_limit(operation, began)?;
-        let result = match tokio::time::timeout(limit, self.exchange(operation, request, began)).await {
-            Ok(answer) => answer.and_then(|(status, body)| {
+        let tenure = if operation.writes() { self.0.config.tenure.clone() } else { Tenure::unlimited() };
+        let exchange = tenure.during(self.0.clock, self.exchange(operation, request, began));
+        let result = match tokio::time::timeout(limit, exchange).await {
+            Ok(Some(answer)) => answer.and_then(|(status, body)| {
                 read(&body).map_err(|problem| self.unknown(operation, Lost::Unreadable { status, problem }))
             }),
-            Err(_) => Err(self.unknown(operation, Lost::TimedOut(limit))),
+            Ok(None) | Err(_) => Err(self.unknown(operation, Lost::TimedOut(limit))),
         };
         let label = result.as_ref().err().map_or("done", Failure::label);
         self.0.observer.called(operation, label, begun.elapsed());

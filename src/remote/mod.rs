@@ -30,5 +30,5 @@ pub use connect::ConnectFailure;
 pub use gate::State;
 pub use inventory::{Inventory, Judge, Reading};
 pub use outcome::{Lost, NotDone, Outcome, Refusal, Unknown, Unreadable};
-pub use tenure::Tenure;
+pub use tenure::{LEAST_TENURE, Tenure};
 pub use token::{TokenError, TokenSource};

@@ -1,17 +1,21 @@
 //! Until when this process may write.
 
 use std::{
+    future::poll_fn,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
+use super::Clock;
 use crate::api::Tick;
 
 /// Too short to begin anything in.
-const MARGIN: Duration = Duration::from_secs(1);
+pub const LEAST_TENURE: Duration = Duration::from_secs(1);
 
 /// Until when this process may write. Copies share it. It is asked at the point of effect: a process that was stopped
 /// and wakes after its time finds that it is over, however far it was.
@@ -41,7 +45,26 @@ impl Tenure {
 
     /// The time that is left: no write may take longer. `None`: it is over, or as good as over.
     pub fn remaining(&self, now: Tick) -> Option<Duration> {
-        Some(Tick(self.0.load(Ordering::SeqCst)) - now).filter(|left| *left >= MARGIN)
+        Some(self.until() - now).filter(|left| *left >= LEAST_TENURE)
+    }
+
+    /// Does this as long as there is time left; `None`: it was left undone.
+    ///
+    /// Time limits look at the clock after a step, and a process that was stopped takes one more step when it wakes:
+    /// here the clock is asked before each.
+    pub async fn during<T>(&self, clock: Clock, effect: impl Future<Output = T>) -> Option<T> {
+        let mut effect = pin!(effect);
+        poll_fn(|context| {
+            if clock.now() >= self.until() {
+                return Poll::Ready(None);
+            }
+            effect.as_mut().poll(context).map(Some)
+        })
+        .await
+    }
+
+    fn until(&self) -> Tick {
+        Tick(self.0.load(Ordering::SeqCst))
     }
 }
 
@@ -60,5 +83,26 @@ mod tests {
         tenure.end();
         assert_eq!(tenure.remaining(Tick(0)), None);
         assert!(Tenure::unlimited().remaining(Tick(1 << 40)).is_some());
+    }
+
+    /// A process that is stopped and wakes late, seen from within: time passes, and no timer is looked at in between.
+    #[tokio::test(start_paused = true)]
+    async fn takes_no_further_step_when_it_wakes_too_late() {
+        let (clock, tenure) = (Clock::start(), Tenure::none());
+        tenure.extend(Tick(5000));
+        for (slept, steps) in [(4999, 2), (5000, 1), (9000, 1)] {
+            let mut taken = 0;
+            let clock = Clock::start();
+            let effect = poll_fn(|context| {
+                taken += 1;
+                context.waker().wake_by_ref();
+                if taken == 2 { Poll::Ready(()) } else { Poll::Pending }
+            });
+            let asleep = tokio::time::advance(Duration::from_millis(slept));
+            let (done, ()) = tokio::join!(tenure.during(clock, effect), asleep);
+            assert_eq!((taken, done.is_some()), (steps, steps == 2), "{slept}");
+        }
+        assert_eq!(Tenure::unlimited().during(clock, async { 1 }).await, Some(1));
+        assert_eq!(Tenure::none().during(clock, async { 1 }).await, None);
     }
 }

@@ -6,6 +6,11 @@
 //! first saw the last renewal. Both use their own monotonic clocks, which go on while a process is stopped: only clocks
 //! whose rates differ by more than a tenth could make the two overlap.
 //!
+//! Neither does a deleted Lease free the others: they go on waiting for the holder they last saw, who writes it anew.
+//!
+//! `kube-lease-manager`, the library for this, compares the wall clocks of two machines (`renewTime` with its own now) and tells a
+//! boolean.
+//!
 //! Source: `k8s.io/client-go/tools/leaderelection`, whose fields and rules these are.
 
 use std::{sync::Arc, time::Duration};
@@ -13,7 +18,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
-    apimachinery::pkg::apis::meta::v1::MicroTime,
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
 use kube::{Api, Client, api::PostParams};
 use thiserror::Error;
@@ -22,13 +27,88 @@ use super::{Metrics, Readiness, Shutdown};
 use crate::{
     api::{MANAGER, Tick},
     kubernetes::{answered, brief},
-    remote::{Clock, Tenure},
+    remote::{Clock, LEAST_TENURE, Tenure},
 };
 
-/// A lease is renewed so many times within its duration.
-const RENEWALS: u32 = 6;
-/// The least duration, so that a tenure is longer than its margin.
-pub const SHORTEST_LEASE: Duration = Duration::from_secs(3);
+/// The least duration of a lease, so that there is time to do something in.
+const SHORTEST_LEASE: Duration = Duration::from_secs(3);
+
+/// How long things take in an election.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// How long the others wait for a holder that is not heard of.
+    duration: Duration,
+    /// After how long the holder gives up that cannot renew the lease.
+    renew_deadline: Duration,
+    /// Between two tries to take or renew the lease.
+    retry_period: Duration,
+}
+
+/// Why an election cannot have this timing.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum TimingError {
+    /// There would be no time to do something in.
+    #[error("--lease-duration ({0:?}) must be at least {SHORTEST_LEASE:?}")]
+    DurationTooShort(Duration),
+    /// The holder would not notice in time.
+    #[error(
+        "--lease-renew-deadline ({deadline:?}) must be at most {most:?} with --lease-duration {duration:?}: a leader ends \
+         a second before nine tenths of its lease are over"
+    )]
+    DeadlineTooLong {
+        /// As given.
+        deadline: Duration,
+        /// What is possible.
+        most: Duration,
+        /// As given.
+        duration: Duration,
+    },
+    /// One failed try would be the end.
+    #[error("--lease-retry-period ({retry:?}) must be at most half of --lease-renew-deadline ({deadline:?})")]
+    RetryTooLong {
+        /// As given.
+        retry: Duration,
+        /// As given.
+        deadline: Duration,
+    },
+}
+
+impl Timing {
+    /// Of these, the renew deadline is two thirds of the duration where it is not given, and the retry period a fifth of
+    /// that, as everywhere: 15 s, 10 s, 2 s.
+    ///
+    /// # Errors
+    /// When they do not fit each other.
+    pub fn new(
+        duration: Duration,
+        renew_deadline: Option<Duration>,
+        retry_period: Option<Duration>,
+    ) -> Result<Self, TimingError> {
+        if duration < SHORTEST_LEASE {
+            return Err(TimingError::DurationTooShort(duration));
+        }
+        let most = tenure(duration) - LEAST_TENURE;
+        let renew_deadline = renew_deadline.unwrap_or_else(|| (duration * 2 / 3).min(most));
+        if renew_deadline > most {
+            return Err(TimingError::DeadlineTooLong { deadline: renew_deadline, most, duration });
+        }
+        let retry_period = retry_period.unwrap_or(renew_deadline / 5);
+        if retry_period > renew_deadline / 2 {
+            return Err(TimingError::RetryTooLong { retry: retry_period, deadline: renew_deadline });
+        }
+        Ok(Self { duration, renew_deadline, retry_period })
+    }
+
+    /// The most time for one try, so that there is another.
+    fn patience(&self) -> Duration {
+        self.renew_deadline / 2
+    }
+}
+
+/// How long a holder counts a lease as its own: clocks do not go equally fast.
+fn tenure(duration: Duration) -> Duration {
+    duration * 9 / 10
+}
 
 /// What an election is about.
 pub struct Terms {
@@ -40,8 +120,8 @@ pub struct Terms {
     pub name: String,
     /// This process, unlike any other.
     pub identity: String,
-    /// How long the others wait for a holder that is not heard of.
-    pub duration: Duration,
+    /// How long things take.
+    pub timing: Timing,
 }
 
 /// The lease is somebody else's, or could not be renewed in time.
@@ -57,10 +137,18 @@ pub struct Election {
     clock: Clock,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
-    /// The version of the Lease that was seen last, and when it was first seen.
-    seen: Option<(String, Tick)>,
+    /// The Lease as it was seen last.
+    seen: Option<Seen>,
     leader: Option<String>,
-    leading: bool,
+    /// When the renewal that succeeded last was begun.
+    renewed: Option<Tick>,
+}
+
+/// A Lease, and since when it is known to be as it is.
+struct Seen {
+    version: Option<String>,
+    spec: Option<LeaseSpec>,
+    since: Tick,
 }
 
 impl Election {
@@ -68,7 +156,7 @@ impl Election {
     pub fn new(terms: Terms, tenure: Tenure, clock: Clock, metrics: Arc<Metrics>, readiness: Arc<Readiness>) -> Self {
         let leases = Api::namespaced(terms.client.clone(), &terms.namespace);
         readiness.stand_by(Some(false));
-        Self { terms, leases, tenure, clock, metrics, readiness, seen: None, leader: None, leading: false }
+        Self { terms, leases, tenure, clock, metrics, readiness, seen: None, leader: None, renewed: None }
     }
 
     /// Waits until this process leads; false when the end was asked for before.
@@ -76,15 +164,16 @@ impl Election {
         let ended = shutdown.requested();
         tokio::pin!(ended);
         loop {
-            let held = self.attempt().await;
+            let held = self.attempt(Duration::MAX).await;
             self.readiness.stand_by(Some(held.is_ok()));
             match held {
-                Ok(true) => break,
-                Ok(false) => {}
+                // It may have been stopped meanwhile.
+                Ok(true) if self.tenure.remaining(self.clock.now()).is_some() => break,
+                Ok(_) => self.renewed = None,
                 Err(why) => tracing::warn!(why, "the lease cannot be read or taken; trying again"),
             }
             tokio::select! {
-                () = tokio::time::sleep(self.terms.duration / RENEWALS) => {}
+                () = tokio::time::sleep(self.terms.timing.retry_period) => {}
                 () = &mut ended => return false,
             }
         }
@@ -94,15 +183,16 @@ impl Election {
         true
     }
 
-    /// Renews the lease until it is lost.
+    /// Renews the lease until it is lost; nothing may be written from then on.
     pub async fn lost(&mut self) -> Lost {
         loop {
-            tokio::time::sleep(self.terms.duration / RENEWALS).await;
-            let held = match self.tenure.remaining(self.clock.now()) {
-                Some(_) => self.attempt().await,
+            tokio::time::sleep(self.terms.timing.retry_period).await;
+            let held = match self.time_to_renew() {
+                Some(left) => self.attempt(left).await,
                 None => Err("it could not be renewed in time".to_owned()),
             };
-            if self.tenure.remaining(self.clock.now()).is_none() {
+            if self.time_to_renew().is_none() {
+                self.tenure.end();
                 self.metrics.leading(false);
                 let leader = self.leader.as_deref().unwrap_or_default();
                 return Lost(held.err().unwrap_or_else(|| format!("it is held by {leader:?}")));
@@ -113,15 +203,20 @@ impl Election {
         }
     }
 
+    /// The time to the renew deadline. `None`: it is over, or the lease is another's. What lapsed does not come back:
+    /// steps may have been left out meanwhile.
+    fn time_to_renew(&self) -> Option<Duration> {
+        let now = self.clock.now();
+        self.tenure.remaining(now)?;
+        let left = (self.renewed? + self.terms.timing.renew_deadline) - now;
+        (!left.is_zero()).then_some(left)
+    }
+
     /// Gives the lease up, so that nobody has to wait for its end.
     pub async fn release(&mut self) {
         self.metrics.leading(false);
-        if self.tenure.remaining(self.clock.now()).is_none() {
-            return;
-        }
         self.tenure.end();
-        let limit = self.terms.duration / RENEWALS;
-        let released = tokio::time::timeout(limit, async {
+        let released = tokio::time::timeout(self.terms.timing.patience(), async {
             let mut lease = self.leases.get(&self.terms.name).await?;
             let spec = lease.spec.get_or_insert_default();
             if spec.holder_identity.as_ref() == Some(&self.terms.identity) {
@@ -136,17 +231,17 @@ impl Election {
         }
     }
 
-    /// One try to take or renew the lease; whether this process holds it.
-    async fn attempt(&mut self) -> Result<bool, String> {
+    /// One try to take or renew the lease, within this time; whether this process holds it.
+    async fn attempt(&mut self, limit: Duration) -> Result<bool, String> {
         let asked = self.clock.now();
-        match tokio::time::timeout(self.terms.duration / 3, self.try_to_hold()).await {
-            // What lapsed does not come back: steps have been left out meanwhile.
-            Ok(Ok(true)) if self.leading && self.tenure.remaining(self.clock.now()).is_none() => {
+        let limit = limit.min(self.terms.timing.patience());
+        match tokio::time::timeout(limit, self.try_to_hold()).await {
+            Ok(Ok(true)) if self.renewed.is_some() && self.time_to_renew().is_none() => {
                 Err("it was renewed too late".to_owned())
             }
             Ok(Ok(true)) => {
-                self.leading = true;
-                self.tenure.extend(asked + self.terms.duration * 9 / 10);
+                self.renewed = Some(asked);
+                self.tenure.extend(asked + tenure(self.terms.timing.duration));
                 Ok(true)
             }
             Ok(Ok(false)) => {
@@ -162,32 +257,32 @@ impl Election {
 
     async fn try_to_hold(&mut self) -> kube::Result<bool> {
         let found = self.leases.get_opt(&self.terms.name).await?;
-        let version = found.as_ref().and_then(|lease| lease.metadata.resource_version.clone()).unwrap_or_default();
         let now = self.clock.now();
-        let since = match &self.seen {
-            Some((known, since)) if *known == version => *since,
-            _ => now,
+        let seen =
+            self.seen.take().map_or_else(|| Seen::first(found.as_ref(), now), |seen| seen.then(found.as_ref(), now));
+        let next = claim(&seen, now, &self.terms.identity, self.terms.timing.duration, Timestamp::now());
+        let holder = match &next {
+            Some(_) => Some(self.terms.identity.clone()),
+            None => seen.spec.as_ref().and_then(|spec| spec.holder_identity.clone()),
         };
-        self.seen = Some((version, since));
-        let mut lease = found.unwrap_or_else(|| {
-            let mut new = Lease::default();
-            new.metadata.name = Some(self.terms.name.clone());
-            new
-        });
-        let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone());
-        let next = claim(lease.spec.as_ref(), now - since, &self.terms, Timestamp::now());
-        let leader = if next.is_some() { Some(self.terms.identity.clone()) } else { holder };
-        if leader != self.leader {
-            tracing::info!(leader, "the lease has another holder");
-            self.leader = leader;
+        self.seen = Some(seen);
+        if holder != self.leader {
+            tracing::info!(leader = holder, "the lease has another holder");
+            self.leader = holder;
         }
         let Some(spec) = next else { return Ok(false) };
-        lease.spec = Some(spec);
+        let lease = Lease {
+            metadata: found.map_or_else(
+                || ObjectMeta { name: Some(self.terms.name.clone()), ..ObjectMeta::default() },
+                |found| found.metadata,
+            ),
+            spec: Some(spec),
+        };
         let written = match &lease.metadata.resource_version {
             None => self.leases.create(&params(), &lease).await?,
             Some(_) => self.leases.replace(&self.terms.name, &params(), &lease).await?,
         };
-        self.seen = Some((written.metadata.resource_version.unwrap_or_default(), self.clock.now()));
+        self.seen = Some(Seen::first(Some(&written), self.clock.now()));
         Ok(true)
     }
 }
@@ -196,74 +291,46 @@ fn params() -> PostParams {
     PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }
 }
 
-/// What to write to take the lease or to renew it; `None` where it is somebody else's.
-fn claim(found: Option<&LeaseSpec>, unchanged_for: Duration, terms: &Terms, now: Timestamp) -> Option<LeaseSpec> {
-    let seconds = i32::try_from(terms.duration.as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
-    let (now, me) = (Some(MicroTime(now)), Some(terms.identity.clone()));
+impl Seen {
+    fn first(found: Option<&Lease>, now: Tick) -> Self {
+        Self {
+            version: found.and_then(|lease| lease.metadata.resource_version.clone()),
+            spec: found.and_then(|lease| lease.spec.clone()),
+            since: now,
+        }
+    }
+
+    /// What is known after another look.
+    fn then(self, found: Option<&Lease>, now: Tick) -> Self {
+        let next = Self::first(found, now);
+        // Whoever deletes a Lease does not stop its holder.
+        if found.is_none() || next.version == self.version { self } else { next }
+    }
+}
+
+/// What to write to take the lease or to renew it; `None` where it is somebody else's. `wall` is for readers only.
+fn claim(seen: &Seen, now: Tick, identity: &str, duration: Duration, wall: Timestamp) -> Option<LeaseSpec> {
+    let seconds = i32::try_from(duration.as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
+    let (wall, me) = (Some(MicroTime(wall)), Some(identity.to_owned()));
     let new = LeaseSpec {
         holder_identity: me.clone(),
         lease_duration_seconds: Some(seconds),
-        acquire_time: now.clone(),
-        renew_time: now.clone(),
+        acquire_time: wall.clone(),
+        renew_time: wall.clone(),
         lease_transitions: Some(0),
         ..LeaseSpec::default()
     };
-    let Some(found) = found else { return Some(new) };
-    if found.holder_identity == me {
-        return Some(LeaseSpec { lease_duration_seconds: Some(seconds), renew_time: now, ..found.clone() });
+    let Some(spec) = &seen.spec else { return Some(new) };
+    if spec.holder_identity == me {
+        return Some(LeaseSpec { lease_duration_seconds: Some(seconds), renew_time: wall, ..spec.clone() });
     }
-    let theirs = Duration::from_secs(found.lease_duration_seconds.unwrap_or_default().try_into().unwrap_or_default());
-    let free = found.holder_identity.as_ref().is_none_or(String::is_empty);
-    let transitions = found.lease_transitions.unwrap_or_default().saturating_add(1);
-    (free || unchanged_for >= theirs.max(terms.duration))
+    let theirs = Duration::from_secs(spec.lease_duration_seconds.unwrap_or_default().try_into().unwrap_or_default());
+    let free = spec.holder_identity.as_ref().is_none_or(String::is_empty);
+    let transitions = spec.lease_transitions.unwrap_or_default().saturating_add(1);
+    (free || now - seen.since >= theirs.max(duration))
         .then_some(LeaseSpec { lease_transitions: Some(transitions), ..new })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn lease(holder: &str, seconds: i32) -> LeaseSpec {
-        LeaseSpec {
-            holder_identity: Some(holder.to_owned()),
-            lease_duration_seconds: Some(seconds),
-            acquire_time: Some(MicroTime(Timestamp::UNIX_EPOCH)),
-            lease_transitions: Some(4),
-            ..LeaseSpec::default()
-        }
-    }
-
-    #[tokio::test]
-    async fn a_lease_is_taken_when_it_is_free_or_its_holder_was_not_heard_of_for_all_of_it() {
-        let config = kube::Config::new("http://127.0.0.1:9".parse().unwrap());
-        let terms = Terms {
-            client: Client::try_from(config).unwrap(),
-            namespace: "ns".to_owned(),
-            name: "n".to_owned(),
-            identity: "me".to_owned(),
-            duration: Duration::from_secs(30),
-        };
-        let now = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(100);
-        // (what is there, for how many seconds unchanged, the transitions written)
-        for (found, unchanged, transitions) in [
-            (None, 0, Some(0)),
-            (Some(lease("me", 30)), 0, Some(4)),
-            (Some(lease("", 30)), 0, Some(5)),
-            (Some(LeaseSpec { holder_identity: None, ..lease("", 30) }), 0, Some(5)),
-            (Some(lease("other", 30)), 0, None),
-            (Some(lease("other", 30)), 29, None),
-            (Some(lease("other", 30)), 30, Some(5)),
-            // Whose lease is longer is waited for longer; whose is shorter, as long as ours is.
-            (Some(lease("other", 60)), 59, None),
-            (Some(lease("other", 60)), 60, Some(5)),
-            (Some(lease("other", 5)), 29, None),
-        ] {
-            let next = claim(found.as_ref(), Duration::from_secs(unchanged), &terms, now);
-            assert_eq!(next.as_ref().and_then(|spec| spec.lease_transitions), transitions, "{found:?} {unchanged}");
-            let Some(next) = next else { continue };
-            assert_eq!((next.holder_identity.as_deref(), &next.renew_time), (Some("me"), &Some(MicroTime(now))));
-            let renewed = transitions == Some(4);
-            assert_eq!(next.acquire_time == Some(MicroTime(now)), !renewed, "{found:?}");
-        }
-    }
-}
+#[path = "lease_tests.rs"]
+mod tests;

@@ -7,7 +7,7 @@ mod shutdown;
 mod telemetry;
 
 pub use health::{Readiness, serve};
-pub use lease::{Election, Lost, SHORTEST_LEASE, Terms};
+pub use lease::{Election, Lost, Terms, Timing, TimingError};
 pub use metrics::Metrics;
 pub use shutdown::Shutdown;
 pub use telemetry::{LogFormat, start as start_telemetry};

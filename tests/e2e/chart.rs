@@ -108,6 +108,29 @@ async fn the_main_job_works_with_exactly_the_rights_of_the_chart_in_the_whole_cl
     main_job(&lab).await;
 }
 
+/// What the chart makes of these values, or what it says against them.
+async fn rendered(values: &str) -> Result<String, String> {
+    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/toolzz-operator");
+    let set = format!("token.value={DEFAULT_TOKEN},{values}");
+    let output = plane().await.helm(["template", "op", chart, "--set", &set]).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+}
+
+#[tokio::test]
+async fn pods_overlap_only_with_leader_election() {
+    let one = rendered("replicas=1").await.unwrap();
+    assert!(one.contains("--leader-elect") && one.contains("type: RollingUpdate") && one.contains("[leases]"));
+    assert!(!one.contains("PodDisruptionBudget") && !one.contains("topologySpreadConstraints"));
+    let two = rendered("replicas=2").await.unwrap();
+    assert!(two.contains("PodDisruptionBudget") && two.contains("topologySpreadConstraints"));
+    let alone = rendered("leaderElection.enabled=false").await.unwrap();
+    assert!(alone.contains("type: Recreate") && !alone.contains("RollingUpdate"));
+    assert!(!alone.contains("--leader-elect") && !alone.contains("--lease") && !alone.contains("[leases]"));
+    let told = rendered("leaderElection.enabled=false,replicas=2").await.unwrap_err();
+    assert!(told.contains("more than one needs leaderElection.enabled"), "{told}");
+}
+
 #[tokio::test]
 async fn one_namespace_out_of_reach_stops_nothing_elsewhere() {
     let mut lab = Lab::empty("reach").await;

@@ -6,25 +6,30 @@ use futures::future::join_all;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use serde_json::json;
+use test_controlplane::ControlPlane;
 use toolzz_simulator::{Operation, Point};
 
 use super::support::*;
 
 const LEASE: Duration = Duration::from_secs(6);
 
-async fn lab(prefix: &str) -> Lab {
-    let mut lab = Lab::empty(prefix).await;
+pub async fn lab(prefix: &str) -> Lab {
+    on(plane().await, prefix).await
+}
+
+pub async fn on(plane: &'static ControlPlane, prefix: &str) -> Lab {
+    let mut lab = Lab::on(plane, prefix).await;
     lab.flags.extend(["--leader-elect".to_owned(), format!("--lease-duration={}s", LEASE.as_secs())]);
     lab
 }
 
 impl Lab {
-    fn leases(&self) -> Api<Lease> {
+    pub fn leases(&self) -> Api<Lease> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
     /// One that leads and one that stands by.
-    async fn pair(&self) -> (Operator, Operator) {
+    pub async fn pair(&self) -> (Operator, Operator) {
         let leader = self.another_operator();
         leader.until_metric("toolzz_operator_leader 1").await;
         let standby = self.another_operator();
@@ -38,11 +43,11 @@ impl Lab {
         self.leases().patch("toolzz-operator", &Default::default(), &somebody).await.unwrap();
     }
 
-    async fn holder(&self) -> Option<String> {
+    pub async fn holder(&self) -> Option<String> {
         self.leases().get("toolzz-operator").await.unwrap().spec.unwrap().holder_identity
     }
 
-    fn assert_one_active(&self, name: &str) {
+    pub fn assert_one_active(&self, name: &str) {
         assert_eq!(self.simulator.active_named(name).len(), 1);
         assert_eq!(self.simulator.max_simultaneously_active(name), 1);
         assert!(self.simulator.read(|state| state.ever_active_while_marked().is_empty()));

@@ -8,6 +8,7 @@ mod chart;
 mod connections;
 mod crash;
 mod crashpoints;
+mod elections;
 mod examples;
 mod failures;
 mod kubernetes_faults;

@@ -8,4 +8,5 @@ mod pauses;
 mod refusals;
 mod secrecy;
 mod support;
+mod tenure;
 mod tls;

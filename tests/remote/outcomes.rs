@@ -1,10 +1,8 @@
 //! What each thing that can happen to a call makes of it.
 
-use std::time::Duration;
-
 use toolzz_operator::{
     api::{CredentialId, Reason, SecretId},
-    remote::{ConnectFailure, Connection, Lost, NotDone, Operation, Outcome, Tenure, TokenSource, Unknown, Unreadable},
+    remote::{ConnectFailure, Connection, Lost, NotDone, Operation, Outcome, TokenSource, Unreadable},
 };
 use toolzz_simulator::{Commit, DEFAULT_TOKEN, Fault, ListingFormat, OPENAI, Reply, Simulator, Times};
 
@@ -276,30 +274,4 @@ async fn every_call_is_told_to_the_observer_once() {
         ]
     );
     assert_eq!(*recorder.listings.lock().unwrap(), [1]);
-}
-
-#[tokio::test]
-async fn who_does_not_lead_writes_nothing_and_who_does_only_within_its_tenure() {
-    let simulator = Simulator::start();
-    let tenure = Tenure::none();
-    let own = tenure.clone();
-    let (connection, _) =
-        connect_with(&simulator, TokenSource::fixed(DEFAULT_TOKEN.into()), |config| config.tenure = own);
-    let id = "0b8e0000-0000-4000-8000-000000000009".into();
-    for outcome in [
-        create(&connection, "n").await.map(|_| ()),
-        connection.update(&id, &fields("n", "s".into(), true), None).await.map(|_| ()),
-    ] {
-        assert!(matches!(outcome, Outcome::NotDone(NotDone::NotLeading { .. })), "{outcome:?}");
-    }
-    assert_eq!(simulator.journal().len(), 0);
-    assert!(connection.list(&key()).await.done().is_some(), "looking is everybody's");
-    // The answer is lost: the limit is what is left of the tenure, not that of a request.
-    simulator.fault(toolzz_simulator::Operation::Create, Times::Next(1), Fault::lost_answer());
-    let left = Duration::from_millis(1500);
-    tenure.extend(connection.clock().now() + left);
-    let Outcome::Unknown(Unknown { lost: Lost::TimedOut(limit), .. }) = create(&connection, "n").await else {
-        panic!()
-    };
-    assert!(limit <= left, "{limit:?}");
 }

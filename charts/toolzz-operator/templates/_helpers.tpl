@@ -95,6 +95,21 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if $values.allowInsecureHttp -}}
 {{- $args = append $args "--allow-insecure-http" -}}
 {{- end -}}
+{{- if $values.leaderElection.enabled -}}
+{{- $args = concat $args (list
+  "--leader-elect"
+  (printf "--lease-name=%s" (include "toolzz-operator.fullname" .))
+  (printf "--lease-duration=%s" $values.leaderElection.leaseDuration)
+) -}}
+{{- with $values.leaderElection.renewDeadline -}}
+{{- $args = append $args (printf "--lease-renew-deadline=%s" .) -}}
+{{- end -}}
+{{- with $values.leaderElection.retryPeriod -}}
+{{- $args = append $args (printf "--lease-retry-period=%s" .) -}}
+{{- end -}}
+{{- else if gt (int $values.replicas) 1 -}}
+{{- fail "replicas: more than one needs leaderElection.enabled: without it all would work at once" -}}
+{{- end -}}
 {{- $args = concat $args (list
   (printf "--resync-interval=%s" $values.resyncInterval)
   (printf "--settle-period=%s" $values.settlePeriod)
@@ -102,9 +117,6 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   (printf "--concurrency=%d" (int64 $values.concurrency))
   (printf "--rate-limit=%d" (int64 $values.rateLimit))
   (printf "--deletion-deadline=%s" $values.deletionDeadline)
-  "--leader-elect"
-  (printf "--lease-name=%s" (include "toolzz-operator.fullname" .))
-  (printf "--lease-duration=%s" $values.leaseDuration)
   (printf "--targets=%s" (join "," $values.targets))
   (printf "--http-addr=%s" $values.httpAddr)
   (printf "--log-format=%s" $values.logFormat)
