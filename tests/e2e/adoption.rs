@@ -86,6 +86,23 @@ async fn what_is_not_there_or_of_another_integration_is_not_taken_over() {
     assert_eq!(lab.simulator.posts(), 0);
 }
 
+#[tokio::test]
+async fn by_the_flags_connection_nothing_is_taken_over_unless_they_say_so() {
+    let mut lab = Lab::empty("denied").await;
+    lab.flags.retain(|flag| flag != "--allow-adoption");
+    lab.start_operator();
+    let id = made_by_hand(&lab, "by-name").to_string();
+    for (name, spec, field) in [
+        ("by-id", json!({"externalId": id}), "spec.externalId"),
+        ("by-name", json!({"onConflict": "Adopt"}), "spec.onConflict"),
+    ] {
+        lab.credential_with(name, spec).await;
+        let object = lab.until_reason(name, "Forbidden").await;
+        assert!(ready(&object).unwrap().2.contains(field), "{:?}", ready(&object));
+    }
+    assert_eq!((lab.simulator.posts(), lab.simulator.puts()), (0, 0));
+}
+
 /// What a backup holds: annotations, no status, and no uid that means anything.
 pub fn as_in_a_backup(object: &toolzz_operator::api::ToolzzCredential) -> Value {
     let mut manifest = serde_json::to_value(object).unwrap();

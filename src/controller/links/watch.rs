@@ -143,6 +143,7 @@ impl Links {
         let key = object.key();
         let grant = object.grant().map(|grant| grant.unwrap_or_else(|_| Grant::nothing()));
         let mut state = lock(&self.state);
+        state.default_seen |= key == ConnectionKey::default_of_cluster();
         match state.entries.get_mut(&key) {
             Some(entry) if entry.object.version() == object.version() => {
                 // Only its status; somebody else may have written it.
