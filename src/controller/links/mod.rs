@@ -56,6 +56,7 @@ pub struct Terms {
 pub(super) struct Shared {
     pub client: Client,
     pub clock: Clock,
+    pub resync_interval: std::time::Duration,
     pub claims: Arc<Claims>,
     pub metrics: Arc<Metrics>,
     pub events: Events,
