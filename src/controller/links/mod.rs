@@ -12,6 +12,8 @@ mod grant;
 mod link;
 mod object;
 mod tend;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::{
