@@ -33,6 +33,9 @@ pub(super) struct RunArgs {
     /// Namespaces to watch, separated by commas. Empty: all.
     #[arg(long, env = "TOOLZZ_NAMESPACES", value_name = "NAMES", value_delimiter = ',')]
     namespaces: Vec<String>,
+    /// Let resources take over credentials that exist already (externalId, onConflict: Adopt) through the connection of these flags, which everybody has.
+    #[arg(long, env = "TOOLZZ_ALLOW_ADOPTION", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    allow_adoption: bool,
     /// Hosts (name or name:port) that API URLs may have, separated by commas. Empty: any, but for a ToolzzConnection only that of --api-url.
     #[arg(long, env = "TOOLZZ_ALLOWED_HOSTS", value_name = "HOSTS", value_delimiter = ',')]
     allowed_hosts: Vec<String>,
@@ -214,6 +217,7 @@ async fn operate(arguments: RunArgs) -> Result<(), Error> {
         connection,
         terms: controller::Terms {
             config,
+            allow_adoption: arguments.allow_adoption,
             allow_private_addresses: arguments.allow_private_addresses,
             scoped: !namespaces.is_empty(),
             operator_namespace,

@@ -115,6 +115,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let shared = links::Shared {
         client: client.clone(),
         clock,
+        resync_interval: settings.resync_interval,
         claims: Arc::clone(&claims),
         metrics: Arc::clone(&metrics),
         events: events.clone(),

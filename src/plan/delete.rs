@@ -49,6 +49,10 @@ impl Planner<'_> {
             let deadline = self.now + left;
             tell(Reason::DeletionBlocked, message, Some(wake.map_or(deadline, |wake| wake.min(deadline))))
         };
+        if !self.view.sight.claims_complete && matches!(self.view.recorded, Recorded::Former { .. }) {
+            let why = "not every namespace's ToolzzCredentials could be listed yet, so another resource may hold it";
+            return blocked(first, why, Some(self.now + self.settings.settle_period));
+        }
         let memory = &self.view.memory;
         if let Some(trouble) = &memory.trouble
             && trouble.retry_at.is_none_or(|at| at > self.now)

@@ -82,7 +82,7 @@ impl Planner<'_> {
             (Recorded::Own(ledger), Some(digest)) if ledger.digest != digest => self.rotate(ledger, digest),
             // Material that is missing or unfit changes nothing of what is recorded: that is kept in order meanwhile.
             (Recorded::Own(ledger), _) => self.commit(ledger),
-            (Recorded::Former { held: false, .. }, _) if !self.view.sight.claims_complete => claims_incomplete(),
+            (Recorded::Former { held: false, .. }, _) if !self.view.sight.claims_complete => self.claims_incomplete(),
             (Recorded::Former { ledger, held: false }, _) => {
                 Plan::Do(Step::Record(Ledger { uid: self.desired.uid.clone(), ..ledger.clone() }))
             }
@@ -230,6 +230,13 @@ impl Planner<'_> {
         }
     }
 
+    /// Nothing is taken over while somebody who holds it may not be known yet.
+    pub fn claims_incomplete(&self) -> Plan {
+        let message = "not every namespace's ToolzzCredentials could be listed yet, so it is not known whether another \
+                       resource holds the credential";
+        tell(Reason::Pending, message, Some(self.now + self.settings.settle_period))
+    }
+
     pub fn look(&self, began_after: Tick) -> Plan {
         Plan::Do(Step::Look { keys: self.desired.listings(), began_after })
     }
@@ -252,14 +259,6 @@ impl Planner<'_> {
             at: Tick(0),
         })
     }
-}
-
-/// Nothing is taken over while somebody who holds it may not be known yet.
-pub(super) fn claims_incomplete() -> Plan {
-    let message = "not every namespace's ToolzzCredentials could be listed yet, so it is not known whether another \
-                   resource holds the credential";
-    // What is listed last wakes everybody.
-    tell(Reason::Pending, message, None)
 }
 
 pub(super) fn rejected(rejection: Rejection, wake: Option<Tick>) -> Plan {

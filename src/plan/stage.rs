@@ -2,7 +2,7 @@
 
 use super::{
     Ledger, Post, Step,
-    next::{Plan, Planner, claims_incomplete, just_after, rejected, tell},
+    next::{Plan, Planner, just_after, rejected, tell},
 };
 use crate::api::{CredentialId, ListingFacts, OnConflict, Reason, Seen};
 
@@ -112,7 +112,7 @@ impl Planner<'_> {
 
     fn may_adopt(&self, field: &str) -> Result<(), Plan> {
         if self.desired.may_adopt {
-            return if self.view.sight.claims_complete { Ok(()) } else { Err(claims_incomplete()) };
+            return if self.view.sight.claims_complete { Ok(()) } else { Err(self.claims_incomplete()) };
         }
         let message = format!("{field}: the connection does not allow to take over existing credentials");
         Err(tell(Reason::Forbidden, message, self.later()))

@@ -77,6 +77,8 @@ pub trait Observer: Send + Sync {
     fn called(&self, operation: Operation, outcome: &'static str, elapsed: Duration);
     /// A listing was read.
     fn listed(&self, key: &ListingKey, rows: usize);
+    /// A listing is not kept any more.
+    fn dropped(&self, key: &ListingKey);
 }
 
 /// What a create sends beside the key material.
@@ -149,6 +151,11 @@ impl Connection {
     /// The clock its moments are told by.
     pub fn clock(&self) -> Clock {
         self.0.clock
+    }
+
+    /// Tells the observer that a listing is not kept any more.
+    pub(super) fn dropped(&self, key: &ListingKey) {
+        self.0.observer.dropped(key);
     }
 
     /// Which service it leads to.

@@ -48,7 +48,7 @@ pub type Judge = Box<dyn Fn(&Reading<'_>) -> bool + Send + Sync>;
 
 /// The credentials of a connection, by listing.
 pub struct Inventory {
-    shelves: Mutex<HashMap<ListingKey, Arc<Shelf>>>,
+    shelves: Mutex<Shelves>,
     shows_inactive: AtomicBool,
     judge: Judge,
 }
@@ -56,8 +56,28 @@ pub struct Inventory {
 /// Every listing is believed.
 impl Default for Inventory {
     fn default() -> Self {
-        Self::new(Box::new(|_| false))
+        Self::new(Box::new(|_| false), Duration::from_secs(600))
     }
+}
+
+/// How many intervals a listing is kept that nobody asks for.
+const KEPT_INTERVALS: u32 = 4;
+
+/// The listings, but for those that nobody asks for any more.
+struct Shelves {
+    by_key: HashMap<ListingKey, Used>,
+    /// How often who needs a listing asks for it.
+    interval: Duration,
+    /// The time in which somebody asked for any listing. The rest does not count: while the connection is refused,
+    /// nobody asks for what is needed all the same.
+    busy: Duration,
+    last: Tick,
+}
+
+struct Used {
+    shelf: Arc<Shelf>,
+    /// In busy time.
+    at: Duration,
 }
 
 /// One listing.
@@ -87,18 +107,22 @@ struct Known {
 
 impl Inventory {
     /// Nothing is known yet.
-    pub fn new(judge: Judge) -> Self {
-        Self { shelves: Mutex::default(), shows_inactive: AtomicBool::new(false), judge }
+    ///
+    /// Who needs a listing looks at it at least once in an `interval`.
+    pub fn new(judge: Judge, interval: Duration) -> Self {
+        let shelves = Shelves { by_key: HashMap::new(), interval, busy: Duration::ZERO, last: Tick(0) };
+        Self { shelves: Mutex::new(shelves), shows_inactive: AtomicBool::new(false), judge }
     }
 
     /// Makes sure of a listing that began strictly after a moment. Who asks at the same time shares one.
     pub async fn look(&self, connection: &Connection, key: &ListingKey, began_after: Tick) -> Outcome<()> {
-        let shelf = self.shelf(key);
+        let clock = connection.clock();
+        let (shelf, dropped) = self.shelves().used(key, clock.now());
+        dropped.iter().for_each(|key| connection.dropped(key));
         let served = || shelf.known().facts.is_some_and(|facts| facts.began_at > began_after);
         if served() {
             return Outcome::Done(());
         }
-        let clock = connection.clock();
         let asked = clock.now();
         clock.until_after(began_after).await;
         let mut flight = shelf.flight.lock().await;
@@ -125,12 +149,13 @@ impl Inventory {
 
     /// A credential as the answer to an own write showed it.
     pub fn learn(&self, key: &ListingKey, row: Row, at: Tick) {
-        self.shelf(key).known().put(Seen { row, at });
+        let shelf = self.shelves().shelf(key);
+        shelf.known().learn(key, Seen { row, at });
     }
 
     /// A credential does not exist.
     pub fn forget(&self, key: &ListingKey, id: &CredentialId) {
-        self.shelf(key).known().take(id);
+        self.read(key, |known| known.take(id));
     }
 
     /// Whether a listing of this connection ever showed an inactive credential.
@@ -140,34 +165,53 @@ impl Inventory {
 
     /// The last listing as a whole.
     pub fn facts(&self, key: &ListingKey) -> Option<ListingFacts> {
-        self.shelf(key).known().facts
+        self.read(key, |known| known.facts)
     }
 
     /// One credential.
     pub fn row(&self, key: &ListingKey, id: &CredentialId) -> Option<Seen> {
-        self.shelf(key).known().rows.get(id).cloned()
+        self.read(key, |known| known.rows.get(id).cloned())
     }
 
     /// The credentials whose name ends with the marker of this tag.
     pub fn tagged(&self, key: &ListingKey, tag: &str) -> Vec<Seen> {
-        let shelf = self.shelf(key);
-        let known = shelf.known();
-        known.pick(known.by_tag.get(tag))
+        self.read(key, |known| known.pick(known.by_tag.get(tag)))
     }
 
     /// The credentials of this very name.
     pub fn named(&self, key: &ListingKey, name: &str) -> Vec<Seen> {
-        let shelf = self.shelf(key);
-        let known = shelf.known();
-        known.pick(known.by_name.get(name))
+        self.read(key, |known| known.pick(known.by_name.get(name)))
     }
 
-    fn shelf(&self, key: &ListingKey) -> Arc<Shelf> {
-        let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(shelf) = shelves.get(key) {
-            return Arc::clone(shelf);
-        }
-        Arc::clone(shelves.entry(key.clone()).or_default())
+    /// Of a listing that nobody looked at, nothing is known; asking what is known is not looking.
+    fn read<T: Default>(&self, key: &ListingKey, read: impl FnOnce(&mut Known) -> T) -> T {
+        let shelf = self.shelves().by_key.get(key).map(|used| Arc::clone(&used.shelf));
+        shelf.map(|shelf| read(&mut shelf.known())).unwrap_or_default()
+    }
+
+    fn shelves(&self) -> MutexGuard<'_, Shelves> {
+        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shelves {
+    fn shelf(&mut self, key: &ListingKey) -> Arc<Shelf> {
+        let at = self.busy;
+        let used = self.by_key.entry(key.clone()).or_insert_with(|| Used { shelf: Arc::default(), at });
+        used.at = at;
+        Arc::clone(&used.shelf)
+    }
+
+    /// A listing that is looked at now; and those that were dropped, as nobody has looked at them for long.
+    fn used(&mut self, key: &ListingKey, now: Tick) -> (Arc<Shelf>, Vec<ListingKey>) {
+        self.busy += (now - self.last).min(self.interval);
+        self.last = self.last.max(now);
+        let shelf = self.shelf(key);
+        let oldest = self.busy.saturating_sub(self.interval * KEPT_INTERVALS);
+        // Who is at a reading holds the shelf.
+        let idle = |used: &Used| used.at < oldest && Arc::strong_count(&used.shelf) == 1;
+        let dropped = self.by_key.extract_if(|_, used| idle(used)).map(|(key, _)| key).collect();
+        (shelf, dropped)
     }
 }
 
@@ -185,6 +229,9 @@ impl Known {
         self.expected = std::mem::take(&mut before.expected);
         let complete = listed.complete;
         for row in listed.rows {
+            if row.fields.active {
+                self.expected.insert(row.id.clone(), None);
+            }
             self.put(Seen { row, at: began_at });
         }
         for (id, seen) in before.rows {
@@ -207,6 +254,17 @@ impl Known {
         self.facts = Some(ListingFacts { began_at, complete, suspect });
     }
 
+    /// What an answer shows is expected in the listing only if the answer says that it stands there: what the resource
+    /// says (`spec.type`) may be wrong, and would put the listing of others in doubt.
+    fn learn(&mut self, key: &ListingKey, seen: Seen) {
+        let row = &seen.row;
+        let kind = row.integration.as_ref().and_then(|integration| integration.kind);
+        if row.fields.active && kind == Some(key.kind) && row.fields.unity_id.eq_ignore_ascii_case(&key.unity_id) {
+            self.expected.insert(row.id.clone(), None);
+        }
+        self.put(seen);
+    }
+
     fn put(&mut self, seen: Seen) {
         let id = seen.row.id.clone();
         self.take(&id);
@@ -215,9 +273,7 @@ impl Known {
             self.by_tag.entry(tag.to_owned()).or_default().push(id.clone());
         }
         self.by_name.entry(name.clone()).or_default().push(id.clone());
-        if seen.row.fields.active {
-            self.expected.insert(id.clone(), None);
-        } else {
+        if !seen.row.fields.active {
             self.expected.remove(&id);
         }
         self.rows.insert(id, seen);
@@ -249,7 +305,7 @@ fn remove(index: &mut HashMap<String, Vec<CredentialId>>, key: &str, id: &Creden
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{CredentialType, Fields, marked_name};
+    use crate::api::{CredentialType, Fields, Integration, marked_name};
 
     fn row(id: &str, name: &str, active: bool) -> Row {
         let text = String::new;
@@ -311,7 +367,19 @@ mod tests {
         assert_eq!(list(&mut known, 600_019, &[("b", true)]), ("ab".into(), false));
         assert_eq!(list(&mut known, 600_020, &[("b", true)]), ("b".into(), false), "long gone");
         assert_eq!(list(&mut known, 600_030, &[("b", false)]), (String::new(), false));
-        known.put(Seen { row: row("d", "n", true), at: Tick(600_040) });
+        let answer = |id: &str, unity: &str, kind: Option<CredentialType>| {
+            let text = String::new;
+            let mut row = row(id, "n", true);
+            row.fields.unity_id = unity.to_owned();
+            row.integration =
+                Some(Integration { id: text(), name: text(), slug: text(), kind, form: Vec::new() }.into());
+            Seen { row, at: Tick(600_040) }
+        };
+        known.learn(&key(), answer("d", "U", Some(CredentialType::Llm)));
+        // What only the resource says counts for nothing.
+        known.learn(&key(), answer("e", "u", Some(CredentialType::Voice)));
+        known.learn(&key(), answer("f", "u", None));
+        known.learn(&key(), answer("g", "other", Some(CredentialType::Llm)));
         assert_eq!(list(&mut known, 600_050, &[]).0, "d", "an answer counts as well");
     }
 
@@ -339,6 +407,27 @@ mod tests {
             assert_eq!(ids(&known).contains(&"own".to_owned()), stays, "{active} {at} {shows_inactive}");
             assert_eq!(known.by_name["n"].len(), if stays { 2 } else { 1 });
         }
+    }
+
+    #[test]
+    fn what_nobody_looks_at_any_more_is_dropped_unless_nobody_looks_at_anything() {
+        let inventory = Inventory::new(believed(), Duration::from_secs(10));
+        let keys = [CredentialType::Llm, CredentialType::Voice].map(|kind| ListingKey { kind, ..key() });
+        let look = |key: &ListingKey, second: u64| inventory.shelves().used(key, Tick(second * 1000)).1;
+        let held = inventory.shelves().used(&keys[1], Tick(1000)).0;
+        for second in (10..=50).step_by(8) {
+            assert_eq!(look(&keys[0], second), [], "somebody reads it still");
+        }
+        drop(held);
+        assert_eq!(look(&keys[0], 51), [keys[1].clone()]);
+        assert_eq!(look(&keys[1], 52), []);
+        // A day in which the connection was refused counts as one interval.
+        for second in [90_000, 90_010, 90_020, 90_030] {
+            assert_eq!(look(&keys[0], second), []);
+        }
+        assert_eq!(look(&keys[0], 90_031), [keys[1].clone()]);
+        // Asking what is known of one is not looking at it.
+        assert!(inventory.facts(&keys[1]).is_none() && inventory.shelves().by_key.len() == 1);
     }
 
     #[test]

@@ -212,8 +212,16 @@ impl Metrics {
 
     /// A connection is gone, or is made anew: what its listings showed is forgotten.
     pub fn connection_gone(&self, connection: &str) {
+        self.keep_listings(|listing| listing.split_once(' ').is_none_or(|(of, _)| of != connection));
+    }
+
+    /// A listing is not in use any more.
+    pub fn listing_gone(&self, listing: &str) {
+        self.keep_listings(|other| other != listing);
+    }
+
+    fn keep_listings(&self, other: impl Fn(&str) -> bool) {
         let mut state = self.state();
-        let other = |listing: &str| listing.split_once(' ').is_none_or(|(of, _)| of != connection);
         state.listings.retain(|listing, _| other(listing));
         state.strays.retain(|listing, _| other(listing));
         self.strays.set(i64::try_from(state.strays.values().sum::<usize>()).unwrap_or(i64::MAX));
@@ -307,5 +315,12 @@ mod tests {
         metrics.strays("y", 1);
         metrics.strays("x", 0);
         assert!(metrics.text().contains("toolzz_operator_stray_credentials 1\n"), "{}", metrics.text());
+        metrics.listed("y", 3);
+        metrics.listing_gone("y");
+        let text = metrics.text();
+        assert!(
+            text.contains("toolzz_operator_stray_credentials 0\n") && text.contains("toolzz_operator_listing_rows 0\n"),
+            "{text}"
+        );
     }
 }

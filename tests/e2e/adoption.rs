@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use serde_json::{Value, json};
+use test_kubeproxy::{Asked, Operation, Point};
 use toolzz_simulator::{NewCredential, OPENAI};
 use uuid::Uuid;
 
@@ -84,6 +85,23 @@ async fn what_is_not_there_or_of_another_integration_is_not_taken_over() {
     let object = lab.until_reason("twin", "NameConflict").await;
     assert!(ready(&object).unwrap().2.contains(&id.to_string()));
     assert_eq!(lab.simulator.posts(), 0);
+}
+
+#[tokio::test]
+async fn by_the_flags_connection_nothing_is_taken_over_unless_they_say_so() {
+    let mut lab = Lab::empty("denied").await;
+    lab.flags.retain(|flag| flag != "--allow-adoption");
+    lab.start_operator();
+    let id = made_by_hand(&lab, "by-name").to_string();
+    for (name, spec, field) in [
+        ("by-id", json!({"externalId": id}), "spec.externalId"),
+        ("by-name", json!({"onConflict": "Adopt"}), "spec.onConflict"),
+    ] {
+        lab.credential_with(name, spec).await;
+        let object = lab.until_reason(name, "Forbidden").await;
+        assert!(ready(&object).unwrap().2.contains(field), "{:?}", ready(&object));
+    }
+    assert_eq!((lab.simulator.posts(), lab.simulator.puts()), (0, 0));
 }
 
 /// What a backup holds: annotations, no status, and no uid that means anything.
@@ -239,4 +257,35 @@ async fn what_another_resource_has_staged_cannot_be_taken_over() {
     lab.credential_with("thief", spec).await;
     lab.until_reason("thief", "NameConflict").await;
     assert!(lab.simulator.active_named("thief").is_empty());
+}
+
+#[tokio::test]
+async fn nothing_is_taken_over_before_every_namespace_was_listed() {
+    let mut lab = Lab::empty("unlisted").await;
+    let other = lab.plane.unique_namespace("holder").await.unwrap();
+    lab.flags.push(format!("--namespaces={other}"));
+    let proxy = lab.use_proxy().await;
+    lab.start_operator();
+    let id = made_by_hand(&lab, "shared").to_string();
+    let home = std::mem::replace(&mut lab.namespace, other.clone());
+    lab.credential_with("holder", json!({"externalId": id})).await;
+    lab.until_reason("holder", "Adopted").await;
+    lab.namespace = home;
+    lab.kill_operator();
+    // After the restart the holder's namespace does not answer.
+    let lists = move |asked: &Asked| {
+        asked.operation == Operation::List
+            && asked.resource == "toolzzcredentials"
+            && asked.namespace.as_ref() == Some(&other)
+    };
+    let gate = proxy.hold(lists, Point::BeforeSent);
+    lab.start_operator();
+    lab.credential_with("second", json!({"externalId": id})).await;
+    lab.credential("plain").await;
+    lab.until_ready("plain").await;
+    let object = lab.until_reason("second", "Pending").await;
+    assert!(ready(&object).unwrap().2.contains("could be listed"), "{:?}", ready(&object));
+    gate.release();
+    lab.until_reason("second", "NameConflict").await;
+    assert_eq!((lab.simulator.posts(), lab.materials("holder")), (2, vec!["holder".to_owned()]));
 }

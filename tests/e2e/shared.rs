@@ -175,7 +175,7 @@ async fn confused_deputy_a_record_of_ones_own_service_is_no_claim_on_the_platfor
 }
 
 #[tokio::test]
-async fn a_grant_by_label_follows_the_label_and_a_default_object_takes_the_place_of_the_flags() {
+async fn a_grant_by_label_follows_the_label_and_a_default_object_takes_the_place_of_the_flags_for_good() {
     let mut platform = Platform::start().await;
     let (red, blue) = (platform.red.clone(), platform.blue.clone());
     let by_shared = reference("ClusterToolzzConnection", "shared");
@@ -201,8 +201,18 @@ async fn a_grant_by_label_follows_the_label_and_a_default_object_takes_the_place
     platform.lab.until_ready("plain").await;
     assert_eq!((platform.lab.simulator.posts(), platform.shared.posts()), (1, 2));
     platform.connections().delete("default", &Default::default()).await.unwrap();
+    // Without the object that limits everybody nobody has anything: not the flags' connection either.
+    platform.lab.until_reason("plain", "ConnectionNotFound").await;
     platform.act_as(&blue);
-    platform.lab.until_ready("plain").await;
+    let object = platform.lab.until_reason("plain", "ConnectionNotFound").await;
+    assert!(message(&object).contains("is gone"), "{}", message(&object));
+    platform.give("default", json!({"names": [blue]}), json!([{"id": "*"}])).await;
+    platform
+        .lab
+        .until("plain", "answered by the object", |object| {
+            ready(object).is_some_and(|(_, why, _)| why == "RemoteMissing")
+        })
+        .await;
     assert_only(&platform.shared, "platform");
     assert_only(&platform.lab.simulator, "default");
 

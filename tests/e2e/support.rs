@@ -91,7 +91,9 @@ impl Lab {
             simulator: Simulator::start(),
             directory,
             operator: None,
-            flags: ["--settle-period=4s", "--request-timeout=3s", "--resync-interval=10m"].map(str::to_owned).to_vec(),
+            flags: ["--settle-period=4s", "--request-timeout=3s", "--resync-interval=10m", "--allow-adoption"]
+                .map(str::to_owned)
+                .to_vec(),
             proxy: None,
         }
     }

@@ -85,7 +85,7 @@ impl Workload {
     /// Makes an empty room such a one.
     pub async fn prepare_in(self, mut lab: Lab) -> Lab {
         let resync = if matches!(self, Drift | Loss) { "2s" } else { "10m" };
-        lab.flags = ["--settle-period=3s", "--request-timeout=2s"].map(str::to_owned).to_vec();
+        lab.flags = ["--settle-period=3s", "--request-timeout=2s", "--allow-adoption"].map(str::to_owned).to_vec();
         lab.flags.push(format!("--resync-interval={resync}"));
         lab.use_proxy().await;
         lab.simulator.configure(|settings| settings.replace_material_in_place = self == InPlace);

@@ -38,6 +38,8 @@ impl Observer for Recorder {
     fn listed(&self, _: &ListingKey, rows: usize) {
         self.listings.lock().unwrap().push(rows);
     }
+
+    fn dropped(&self, _: &ListingKey) {}
 }
 
 pub fn install_tls() {

@@ -83,6 +83,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if include "toolzz-operator.tokenSecretName" . -}}
 {{- $args = append $args (printf "--api-token-file=%s/token" (include "toolzz-operator.tokenDirectory" .)) -}}
 {{- end -}}
+{{- if $values.token.allowAdoption -}}
+{{- $args = append $args "--allow-adoption" -}}
+{{- end -}}
 {{- with $values.namespaces -}}
 {{- $args = append $args (printf "--namespaces=%s" (join "," .)) -}}
 {{- end -}}

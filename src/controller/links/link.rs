@@ -52,7 +52,7 @@ impl Link {
             }
             suspect
         };
-        let inventory = Inventory::new(Box::new(judge));
+        let inventory = Inventory::new(Box::new(judge), shared.resync_interval);
         Arc::new(Self { key: name, service, connection, inventory, may_adopt, health })
     }
 }
@@ -134,5 +134,9 @@ impl Observer for Counting {
 
     fn listed(&self, key: &ListingKey, rows: usize) {
         self.metrics.listed(&listing(&self.key, key), rows);
+    }
+
+    fn dropped(&self, key: &ListingKey) {
+        self.metrics.listing_gone(&listing(&self.key, key));
     }
 }

@@ -12,6 +12,8 @@ mod grant;
 mod link;
 mod object;
 mod tend;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::{
@@ -42,6 +44,8 @@ type User = ObjectRef<ToolzzCredential>;
 pub struct Terms {
     /// What the flags say; the URL is the one of the connection they make.
     pub config: Config,
+    /// Through the connection of the flags, existing credentials may be taken over.
+    pub allow_adoption: bool,
     /// Names may lead to private addresses.
     pub allow_private_addresses: bool,
     /// Only namespaces are watched: there are no objects of the cluster's then.
@@ -54,6 +58,7 @@ pub struct Terms {
 pub(super) struct Shared {
     pub client: Client,
     pub clock: Clock,
+    pub resync_interval: std::time::Duration,
     pub claims: Arc<Claims>,
     pub metrics: Arc<Metrics>,
     pub events: Events,
@@ -63,7 +68,8 @@ pub(super) struct Shared {
 pub(super) struct Links {
     shared: Shared,
     terms: Terms,
-    /// Made by the flags; gives way to an object of its name.
+    /// Made by the flags; gives way to an object of its name, for good: who takes away the object that limits everybody
+    /// does not mean that nobody is limited.
     default: Option<Arc<Link>>,
     state: Mutex<Known>,
     wakers: Mutex<Vec<(Option<String>, mpsc::UnboundedSender<User>)>>,
@@ -80,6 +86,8 @@ struct Known {
     tokens: HashMap<(String, String), BTreeSet<ConnectionKey>>,
     /// The scopes whose ToolzzConnections could not be listed yet.
     unlisted: HashSet<Option<String>>,
+    /// An object of the name of the flags' connection was there.
+    default_seen: bool,
     /// The labels of every namespace, where they are known.
     labels: Option<HashMap<String, BTreeMap<String, String>>>,
 }
@@ -112,8 +120,9 @@ impl Links {
     pub fn new(shared: Shared, terms: Terms, default: Option<Connection>) -> (Arc<Self>, watch::Queue) {
         let (work, queue) = mpsc::unbounded_channel();
         let health = || Arc::new(link::Health::new(Arc::default()));
-        let default = default
-            .map(|connection| Link::new(ConnectionKey::default_of_cluster(), connection, true, health(), &shared));
+        let default = default.map(|connection| {
+            Link::new(ConnectionKey::default_of_cluster(), connection, terms.allow_adoption, health(), &shared)
+        });
         let links = Arc::new(Self {
             shared,
             terms,
@@ -158,7 +167,9 @@ impl Links {
                 return Err((Reason::ConnectionNotReady, message));
             }
             return match &self.default {
-                Some(link) if *key == ConnectionKey::default_of_cluster() => Ok(Arc::clone(link)),
+                Some(link) if *key == ConnectionKey::default_of_cluster() && !state.default_seen => {
+                    Ok(Arc::clone(link))
+                }
                 _ => Err((Reason::ConnectionNotFound, self.missing(key))),
             };
         };
@@ -195,6 +206,9 @@ impl Links {
                 "{key} is out of reach: this operator works in named namespaces only and sees none of the cluster's connections; use a ToolzzConnection"
             ),
             None if *key != ConnectionKey::default_of_cluster() => format!("{key} does not exist"),
+            None if self.default.is_some() => {
+                format!("{key} is gone, and nothing takes its place; whoever runs the platform can make it again")
+            }
             None if self.terms.scoped => format!(
                 "{key} does not exist: the operator was started without an API token; set spec.connectionRef to a ToolzzConnection"
             ),

@@ -139,10 +139,11 @@ impl Links {
     }
 
     /// A connection came or changed.
-    fn put(self: &Arc<Self>, object: Object) {
+    pub(super) fn put(self: &Arc<Self>, object: Object) {
         let key = object.key();
         let grant = object.grant().map(|grant| grant.unwrap_or_else(|_| Grant::nothing()));
         let mut state = lock(&self.state);
+        state.default_seen |= key == ConnectionKey::default_of_cluster();
         match state.entries.get_mut(&key) {
             Some(entry) if entry.object.version() == object.version() => {
                 // Only its status; somebody else may have written it.
@@ -177,7 +178,7 @@ impl Links {
     }
 
     /// A connection is gone.
-    fn remove(&self, key: &ConnectionKey) {
+    pub(super) fn remove(&self, key: &ConnectionKey) {
         {
             let mut state = lock(&self.state);
             state.entries.remove(key);

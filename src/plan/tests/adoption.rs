@@ -50,7 +50,12 @@ fn nothing_is_taken_over_while_somebody_who_holds_it_may_not_be_known() {
         view
     };
     for desired in [external(), adopting()] {
-        assert_eq!(reason(go(&desired, &incomplete(found()))).0, Reason::Pending);
+        let mut view = incomplete(found());
+        let told = published(go(&desired, &view));
+        view.status = told.status;
+        assert_eq!(condition(&view.status.conditions, "Ready").unwrap().reason, Reason::Pending.as_str());
+        // Nobody says when the last namespace is listed.
+        assert!(matches!(go(&desired, &view), Step::Rest(Some(wake)) if wake > after(2)));
     }
     let former = Recorded::Former { ledger: Ledger { uid: "former".into(), ..ledger() }, held: false };
     let mut view = incomplete(fresh());

@@ -42,6 +42,17 @@ fn deactivates_what_is_superseded_as_well() {
 }
 
 #[test]
+fn what_a_former_life_held_waits_until_everybody_who_may_hold_it_is_known() {
+    let mut view = View { recorded: Recorded::Former { ledger: ledger(), held: false }, ..settled() };
+    assert!(matches!(step(&deleted(1), &view), Step::Put(_)));
+    view.sight.claims_complete = false;
+    assert_eq!(reason(step(&deleted(1), &view)).0, Reason::DeletionBlocked);
+    assert_eq!(step(&deleted(1_000_000), &view), let_go(&["c1"]));
+    view.recorded = Recorded::Own(ledger());
+    assert!(matches!(step(&deleted(1), &view), Step::Put(_)), "one's own is one's own");
+}
+
+#[test]
 fn sends_nothing_of_the_spec_that_toolzz_may_refuse() {
     let refused = Desired { user_id: "nobody".into(), ..deleted(1) };
     let Step::Put(put) = step(&refused, &settled()) else { panic!() };

@@ -1,0 +1,91 @@
+use kube::core::ObjectMeta;
+use serde_json::json;
+
+use super::*;
+use crate::{api::ClusterToolzzConnection, remote::TokenSource};
+
+const NAMESPACE: &str = "red";
+const UNITY: &str = "0b8e2d34-0000-4000-8000-000000000002";
+
+fn connection(config: &Config) -> Connection {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let observer = Counting::of_default(Arc::default());
+    Connection::new(config.clone(), TokenSource::fixed("token".into()), Clock::start(), Arc::new(observer)).unwrap()
+}
+
+/// Connections, with one of the flags. Nothing answers: what is told is told by hand.
+fn links() -> Arc<Links> {
+    let config = Config::new("http://127.0.0.1:9/api/v1".to_owned());
+    let client = Client::try_from(kube::Config::new("http://127.0.0.1:9".parse().unwrap())).unwrap();
+    let metrics = Arc::<Metrics>::default();
+    let shared = Shared {
+        events: Events::start(client.clone(), "test".to_owned(), Arc::clone(&metrics)).0,
+        client,
+        clock: Clock::start(),
+        resync_interval: std::time::Duration::from_secs(600),
+        claims: Arc::default(),
+        metrics,
+    };
+    let terms = Terms {
+        config: config.clone(),
+        allow_adoption: false,
+        allow_private_addresses: false,
+        scoped: false,
+        operator_namespace: "operator".to_owned(),
+    };
+    Links::new(shared, terms, Some(connection(&config))).0
+}
+
+fn object(generation: i64, adoption: &str) -> Object {
+    let spec = json!({
+        "url": "http://127.0.0.1:9/api/v1", "tokenSecretRef": {"name": "t", "key": "t"}, "adoption": adoption,
+        "namespaces": {"names": [NAMESPACE]}, "unities": [{"id": "*"}],
+    });
+    let mut object = ClusterToolzzConnection::new("default", serde_json::from_value(spec).unwrap());
+    object.metadata = ObjectMeta { uid: Some("u".to_owned()), generation: Some(generation), ..object.metadata };
+    Object::Cluster(Arc::new(object))
+}
+
+fn admitted(links: &Links) -> Result<bool, Reason> {
+    let found = links.admitted(&ConnectionKey::default_of_cluster(), NAMESPACE, UNITY);
+    found.map(|link| link.may_adopt).map_err(|(reason, _)| reason)
+}
+
+#[tokio::test]
+async fn the_object_that_limits_everybody_leaves_nobody_unlimited_when_it_goes() {
+    let links = links();
+    assert_eq!(admitted(&links), Ok(false), "the flags say so");
+    links.put(object(1, "Allowed"));
+    assert_eq!(admitted(&links), Err(Reason::ConnectionNotReady), "not made yet");
+    links.remove(&ConnectionKey::default_of_cluster());
+    assert_eq!(admitted(&links), Err(Reason::ConnectionNotFound));
+}
+
+#[tokio::test]
+async fn the_right_to_take_over_ends_with_the_grant_also_while_the_link_cannot_be_made_anew() {
+    let links = links();
+    let key = ConnectionKey::default_of_cluster();
+    links.put(object(1, "Allowed"));
+    let health = Arc::new(link::Health::new(Arc::default()));
+    let link = Link::new(key.clone(), connection(&links.terms.config), true, health, &links.shared);
+    let give = |link: &Arc<Link>| lock(&links.state).entries.get_mut(&key).unwrap().link = Ok(Arc::clone(link));
+    give(&link);
+    assert_eq!(admitted(&links), Ok(true));
+    links.put(object(2, "Denied"));
+    assert_eq!(admitted(&links), Err(Reason::ConnectionNotReady));
+}
+
+#[tokio::test]
+async fn of_what_could_not_be_listed_nobody_says_that_it_does_not_exist() {
+    let links = links();
+    let ask = |namespace: &str| {
+        let key = ConnectionKey { namespace: Some(namespace.to_owned()), name: "own".to_owned() };
+        links.admitted(&key, namespace, UNITY).map(|_| ()).map_err(|(reason, _)| reason)
+    };
+    lock(&links.state).unlisted = [Some(NAMESPACE.to_owned())].into();
+    assert_eq!(ask(NAMESPACE), Err(Reason::ConnectionNotReady));
+    assert_eq!(ask("blue"), Err(Reason::ConnectionNotFound));
+    assert_eq!(admitted(&links), Ok(false), "the rest goes on");
+    lock(&links.state).unlisted = [None].into();
+    assert_eq!(ask("blue"), Err(Reason::ConnectionNotReady));
+}
