@@ -201,12 +201,20 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ta
     let links = ctx.links.woken(scope.clone());
     let secrets = watches::secrets(Arc::clone(ctx), scope.clone(), all_listed.clone());
     let config_maps = if targets.config_maps {
-        watches::config_maps(Arc::clone(ctx), scope, all_listed).left_stream()
+        watches::config_maps(Arc::clone(ctx), scope, all_listed.clone()).left_stream()
     } else {
         stream::pending().right_stream()
     };
+    // The controller holds everything until its store is filled, also its end: asked for before, it would never come.
+    let (asked, filled) = (ctx.shutdown.clone(), all_listed.clone());
+    let ended_before_it_began = async move {
+        asked.requested().await;
+        if *filled.borrow() {
+            future::pending::<()>().await;
+        }
+    };
     let shutdown = ctx.shutdown.clone();
-    Controller::for_stream(credentials, reader)
+    let work = Controller::for_stream(credentials, reader)
         .with_config(controller::Config::default().concurrency(concurrency))
         .reconcile_on(secrets)
         .reconcile_on(config_maps)
@@ -237,8 +245,11 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ta
             if let Err(error) = result {
                 watches::log(&error);
             }
-        })
-        .await;
+        });
+    tokio::select! {
+        () = work => {}
+        () = ended_before_it_began => {}
+    }
 }
 
 /// How a reconcile ended, for the metrics.

@@ -214,3 +214,17 @@ async fn an_edit_made_elsewhere_is_put_right() {
     lab.until_reason("openai", "Updated").await;
     assert_eq!(lab.simulator.posts(), 1);
 }
+
+#[tokio::test]
+async fn an_end_that_is_asked_for_before_anything_is_listed_comes_all_the_same() {
+    let mut lab = Lab::empty("early").await;
+    lab.use_proxy().await;
+    let lists = |asked: &test_kubeproxy::Asked| {
+        asked.resource == "toolzzcredentials" && asked.operation == test_kubeproxy::Operation::List
+    };
+    let gate = lab.proxy().hold(lists, test_kubeproxy::Point::BeforeSent);
+    let mut operator = lab.another_operator();
+    tokio::time::timeout(std::time::Duration::from_secs(30), gate.until_held(1)).await.unwrap();
+    operator.signal("TERM");
+    assert_eq!(operator.until_ended().await, Some(0));
+}

@@ -435,7 +435,16 @@ impl Operator {
     /// SIGTERM; the exit code.
     pub fn terminate(mut self) -> Option<i32> {
         self.signal("TERM");
-        self.child.wait().unwrap().code()
+        let begun = std::time::Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            let told = std::fs::read_to_string(&self.log).unwrap_or_default();
+            let last = told.len().saturating_sub(3000);
+            assert!(begun.elapsed() < PATIENCE, "the operator does not end: {}", told.get(last..).unwrap_or_default());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     pub fn signal(&self, name: &str) {
