@@ -43,6 +43,8 @@ enum Error {
     Output(#[from] io::Error),
     #[error("without any bug the tests of {0:?} fail")]
     RedAnyway(String),
+    #[error("{0:?} does not compile, which shows nothing")]
+    DoesNotCompile(String),
     #[error("{0} survived: each is a missing test")]
     Survived(usize),
 }
@@ -76,12 +78,15 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
         copy.display()
     )?;
     mirror(&root, &copy)?;
+    if !cargo(&copy, &target, "build --workspace --bins")? {
+        return Err(Error::DoesNotCompile("the operator without a bug".to_owned()));
+    }
     let mut healthy: Vec<&str> = Vec::new();
     let mut survived = 0;
     for (number, bug) in bugs.iter().enumerate() {
         // A test that is red without the bug shows nothing.
         if !healthy.contains(&bug.test.as_str()) {
-            if red(&copy, &target, &bug.test)? {
+            if !cargo(&copy, &target, &format!("test {}", bug.test))? {
                 return Err(Error::RedAnyway(bug.test.clone()));
             }
             healthy.push(&bug.test);
@@ -90,8 +95,12 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
         let whole = read(&path)?;
         write(&path, &bug.plant(&whole)?)?;
         let begun = Instant::now();
-        let found = red(&copy, &target, &bug.test)?;
+        let built = cargo(&copy, &target, &format!("test --no-run {}", bug.test))?;
+        let found = built && !cargo(&copy, &target, &format!("test {}", bug.test))?;
         write(&path, &whole)?;
+        if !built {
+            return Err(Error::DoesNotCompile(bug.name.clone()));
+        }
         survived += usize::from(!found);
         let fate = if found { "killed  " } else { "SURVIVED" };
         writeln!(out, "{:>3}/{} {fate} {} ({} s)", number + 1, bugs.len(), bug.name, begun.elapsed().as_secs())?;
@@ -104,22 +113,22 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
     if survived == 0 { Ok(()) } else { Err(Error::Survived(survived)) }
 }
 
-/// Whether a test fails, or what is tested does not come to an end.
-fn red(copy: &Path, target: &Path, test: &str) -> Result<bool, Error> {
+/// Whether cargo succeeds with these arguments, within the time for it.
+fn cargo(copy: &Path, target: &Path, arguments: &str) -> Result<bool, Error> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.arg("test").args(test.split(' ')).current_dir(copy).env("CARGO_TARGET_DIR", target);
+    command.args(arguments.split(' ')).current_dir(copy).env("CARGO_TARGET_DIR", target);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
     let mut child = command.spawn().map_err(Error::Cargo)?;
     let begun = Instant::now();
     loop {
         if let Some(status) = child.try_wait().map_err(Error::Cargo)? {
-            return Ok(!status.success());
+            return Ok(status.success());
         }
         if begun.elapsed() > LIMIT {
             let group = format!("-{}", child.id());
             let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
             let _ = child.wait();
-            return Ok(true);
+            return Ok(false);
         }
         std::thread::sleep(Duration::from_millis(100));
     }

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Puts the figures that `make proof` has left in a directory into the table of docs/guarantees.md.
+set -euo pipefail
+figures=$1
+page=docs/guarantees.md
+row() { [ ! -f "$figures/$2" ] || printf '| %s | `%s` | %s |\n' "$1" "$3" "$(cat "$figures/$2")"; }
+table=$(
+    printf '| What | Command | Figures |\n| --- | --- | --- |\n'
+    row 'SIGKILL at every effect' crash-points 'make crashpoints'
+    row 'every Kubernetes fault at every effect' kubernetes-faults 'make kubernetes-faults'
+    row 'every remote fault at every call' remote-faults 'make remote-faults'
+    row 'pairs of remote faults' remote-fault-pairs 'make remote-faults'
+    row 'random lives' sequences 'make sequences'
+    row 'random lives with two operators' schedules 'make schedules'
+    row 'model states' model 'make model'
+    row 'values made from the schema' schema-values 'make remote-faults'
+    row 'seeded bugs' seeded-bugs 'make bugs'
+)
+awk -v table="$table" '
+    /<!-- proof -->/ { print; print table; skip = 1 }
+    /<!-- end of proof -->/ { skip = 0 }
+    !skip && !/<!-- proof -->/ { print }
+' "$page" > "$page.new"
+mv "$page.new" "$page"
