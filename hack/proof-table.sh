@@ -7,7 +7,8 @@ row() { [ ! -f "$figures/$2" ] || printf '| %s | `%s` | %s |\n' "$1" "$3" "$(cat
 table=$(
     printf '| What | Command | Figures |\n| --- | --- | --- |\n'
     row 'SIGKILL at every effect' crash-points 'make crashpoints'
-    row 'every Kubernetes fault at every effect' kubernetes-faults 'make kubernetes-faults'
+    row 'every Kubernetes fault at every effect' faults-of-the-Kubernetes-API 'make kubernetes-faults'
+    row 'definitions applied anew at every effect' definitions-applied-anew 'make kubernetes-faults'
     row 'every remote fault at every call' remote-faults 'make remote-faults'
     row 'pairs of remote faults' remote-fault-pairs 'make remote-faults'
     row 'random lives' sequences 'make sequences'

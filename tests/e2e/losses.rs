@@ -236,7 +236,7 @@ async fn a_namespace_goes_with_everything_in_it() {
         lab.credential_with(name, json!({"target": {"kind": "ConfigMap", "name": format!("{name}-out")}})).await;
         lab.until_ready(name).await;
     }
-    let output = lab.plane.kubectl(["delete", "namespace", &tenant, "--timeout=60s"]).output().unwrap();
+    let output = lab.plane.kubectl(["delete", "namespace", &tenant, "--timeout=180s"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(lab.simulator.credentials().iter().all(|one| !one.is_active()));
 }
