@@ -307,10 +307,38 @@ impl Lab {
             ("resources", serde_json::to_string(&objects.items).unwrap()),
             ("metrics", metrics),
         ] {
-            assert!(!text.contains(CANARY), "key material in {place}");
+            for form in forms(CANARY) {
+                assert!(!text.contains(&form), "key material in {place}, as {form:?}");
+            }
             assert!(!text.contains(DEFAULT_TOKEN), "the token in {place}");
         }
+        // The token of the tests is in the environment.
+        let told = self.operator.as_ref().map(Operator::told).unwrap_or_default();
+        assert!(!told.contains(CANARY), "key material in arguments or environment");
     }
+}
+
+/// The ways a text can stand somewhere: as it is, as its bytes, in hexadecimal, and in base64 wherever it begins.
+fn forms(text: &str) -> Vec<String> {
+    let bytes: Vec<String> = text.bytes().map(|byte| byte.to_string()).collect();
+    let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let base64 = (0..3).map(|shift| {
+        let shifted = k8s_openapi::ByteString([vec![0; shift], text.as_bytes().to_vec()].concat());
+        let all = serde_json::to_value(&shifted).unwrap().as_str().unwrap().trim_end_matches('=').to_owned();
+        // Only what depends on the text alone.
+        all[(shift * 4).div_ceil(3)..all.len() - 1].to_owned()
+    });
+    [text.to_owned(), bytes.join(", "), hex].into_iter().chain(base64).collect()
+}
+
+#[test]
+fn every_form_of_a_text_is_found_in_what_holds_it() {
+    for before in ["", "a", "ab", "abc"] {
+        let held = k8s_openapi::ByteString(format!("{before}{CANARY}xyz").into_bytes());
+        let text = serde_json::to_string(&held).unwrap();
+        assert!(forms(CANARY).iter().any(|form| text.contains(form)), "{text}");
+    }
+    assert!(forms("ab").contains(&"97, 98".to_owned()) && forms("ab").contains(&"6162".to_owned()));
 }
 
 /// Keeps a figure for `make proof`, where that asks for it.
@@ -430,6 +458,12 @@ impl Operator {
     /// Whether it has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
+    }
+
+    /// What everybody on the machine may see of it: arguments, and for its user the environment.
+    fn told(&self) -> String {
+        let read = |what: &str| std::fs::read(format!("/proc/{}/{what}", self.child.id())).unwrap_or_default();
+        String::from_utf8_lossy(&[read("cmdline"), read("environ")].concat()).into_owned()
     }
 
     /// SIGTERM; the exit code.
