@@ -43,10 +43,10 @@ enum Error {
     Output(#[from] io::Error),
     #[error("without any bug the tests of {0:?} fail")]
     RedAnyway(String),
-    #[error("{0:?} does not compile, which shows nothing")]
-    DoesNotCompile(String),
-    #[error("{0} survived: each is a missing test")]
-    Survived(usize),
+    #[error("the operator does not compile without any bug")]
+    DoesNotCompile,
+    #[error("{survived} survived: each is a missing test. {broken} did not compile, which shows nothing")]
+    NotAllKilled { survived: usize, broken: usize },
 }
 
 fn main() -> std::process::ExitCode {
@@ -79,10 +79,10 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
     )?;
     mirror(&root, &copy)?;
     if !cargo(&copy, &target, "build --workspace --bins")? {
-        return Err(Error::DoesNotCompile("the operator without a bug".to_owned()));
+        return Err(Error::DoesNotCompile);
     }
     let mut healthy: Vec<&str> = Vec::new();
-    let mut survived = 0;
+    let (mut survived, mut broken) = (0, 0);
     for (number, bug) in bugs.iter().enumerate() {
         // A test that is red without the bug shows nothing.
         if !healthy.contains(&bug.test.as_str()) {
@@ -98,19 +98,25 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
         let built = cargo(&copy, &target, &format!("test --no-run {}", bug.test))?;
         let found = built && !cargo(&copy, &target, &format!("test {}", bug.test))?;
         write(&path, &whole)?;
-        if !built {
-            return Err(Error::DoesNotCompile(bug.name.clone()));
-        }
-        survived += usize::from(!found);
-        let fate = if found { "killed  " } else { "SURVIVED" };
+        let fate = match (built, found) {
+            (false, _) => {
+                broken += 1;
+                "BROKEN  "
+            }
+            (true, true) => "killed  ",
+            (true, false) => {
+                survived += 1;
+                "SURVIVED"
+            }
+        };
         writeln!(out, "{:>3}/{} {fate} {} ({} s)", number + 1, bugs.len(), bug.name, begun.elapsed().as_secs())?;
     }
-    writeln!(out, "seeded bugs: {} killed of {}", bugs.len() - survived, bugs.len())?;
+    let figure = format!("{} killed of {}", bugs.len() - survived - broken, bugs.len());
+    writeln!(out, "seeded bugs: {figure}")?;
     if let Some(directory) = std::env::var_os("TOOLZZ_PROOF") {
-        let figure = format!("{} killed of {}", bugs.len() - survived, bugs.len());
         write(&Path::new(&directory).join("seeded-bugs"), &figure)?;
     }
-    if survived == 0 { Ok(()) } else { Err(Error::Survived(survived)) }
+    if survived + broken == 0 { Ok(()) } else { Err(Error::NotAllKilled { survived, broken }) }
 }
 
 /// Whether cargo succeeds with these arguments, within the time for it.
