@@ -15,6 +15,8 @@ table=$(
     row 'random lives with two operators' schedules 'make schedules'
     row 'model states' model 'make model'
     row 'values made from the schema' schema-values 'make remote-faults'
+    [ ! -f "$figures/leak-searches" ] || printf '| leaks, each half of a key and the token in eight forms in twelve places | all of the above | %s searches: 0 found |\n' \
+        "$(wc -l < "$figures/leak-searches")"
     row 'seeded bugs' seeded-bugs 'make bugs'
 )
 awk -v table="$table" '

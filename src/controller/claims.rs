@@ -150,3 +150,49 @@ impl Claims {
         (strays, reading.complete && suspicious(expected.len(), missing))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn resource(namespace: &str, name: &str) -> ToolzzCredential {
+        let uid = format!("uid of {namespace}/{name}");
+        let spec = json!({"userId": "u", "unityId": "n", "integrationId": "i", "name": "n", "credentials": []});
+        let manifest = json!({
+            "apiVersion": "toolzz.com.br/v1alpha1",
+            "kind": "ToolzzCredential",
+            "metadata": {"namespace": namespace, "name": name, "uid": uid},
+            "spec": spec,
+        });
+        serde_json::from_value(manifest).unwrap()
+    }
+
+    fn ledger(object: &ToolzzCredential, id: &str) -> Ledger {
+        Ledger {
+            sequence: 0,
+            uid: object.uid().unwrap(),
+            id: id.into(),
+            secret_id: "secret".into(),
+            digest: "digest".to_owned(),
+            staged_as: id.into(),
+            adopted: None,
+            retiring: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn one_credential_has_one_holder() {
+        let (first, second, stranger) = (resource("a", "first"), resource("a", "second"), resource("b", "third"));
+        let claims = Claims::default();
+        let take = |object: &ToolzzCredential, service: &str| claims.take(object, service, &ledger(object, "one"));
+        assert_eq!(take(&first, "here"), Ok(()));
+        assert_eq!(take(&first, "here"), Ok(()), "its own");
+        assert_eq!(take(&second, "here"), Err("ToolzzCredential \"first\" of this namespace".to_owned()));
+        assert_eq!(take(&stranger, "here"), Err("a resource of another namespace".to_owned()));
+        assert_eq!(take(&stranger, "elsewhere"), Ok(()), "another service's ids mean nothing here");
+        claims.remove(&first.uid().unwrap());
+        assert_eq!(take(&second, "here"), Ok(()));
+    }
+}

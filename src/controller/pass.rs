@@ -290,3 +290,31 @@ impl Pass<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(version: &str) -> Arc<ToolzzCredential> {
+        let spec = json!({"userId": "u", "unityId": "n", "integrationId": "i", "name": "n", "credentials": []});
+        let manifest = json!({
+            "apiVersion": "toolzz.com.br/v1alpha1",
+            "kind": "ToolzzCredential",
+            "metadata": {"name": "one", "resourceVersion": version},
+            "spec": spec,
+        });
+        Arc::new(serde_json::from_value(manifest).unwrap())
+    }
+
+    #[test]
+    fn a_cache_that_is_older_than_the_own_write_is_not_acted_on() {
+        let mut remembered = Remembered::default();
+        remembered.written = Some(object("10"));
+        assert_eq!(version(&newest(&mut remembered, object("9"))), 10);
+        assert_eq!(version(&newest(&mut remembered, object("9"))), 10, "as long as it is older");
+        assert_eq!(version(&newest(&mut remembered, object("11"))), 11);
+        assert_eq!(remembered.written, None, "nothing is kept that the cache has");
+    }
+}

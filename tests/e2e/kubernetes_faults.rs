@@ -18,6 +18,7 @@ use kube::runtime::wait::await_condition;
 use serde_json::json;
 use test_kubeproxy::{Asked, Fault, Operation, Point, Times};
 use tokio::sync::Notify;
+use toolzz_operator::api::FINALIZER;
 
 use super::{runs::*, support::*, workloads::*};
 
@@ -282,4 +283,41 @@ async fn a_namespace_that_goes_at_any_effect_leaves_nothing_active() {
         assert_eq!(lab.simulator.counts(toolzz_simulator::Operation::Create).committed, 1, "{place}");
     };
     future::join_all(references[0].1.iter().filter(works_in_it).map(goes)).await;
+}
+
+/// Stops the operator's next PATCH of the resource itself.
+fn hold_patch(lab: &Lab) -> test_kubeproxy::Gate {
+    let patch = |asked: &Asked| {
+        asked.operation == Operation::Patch && asked.resource == "toolzzcredentials" && asked.subresource.is_none()
+    };
+    lab.proxy().hold_next(1, patch, Point::BeforeSent)
+}
+
+#[tokio::test]
+async fn what_another_writes_in_between_stays() {
+    const OTHER: &str = "example.com/other";
+    let mut lab = Lab::empty("between").await;
+    lab.use_proxy().await;
+    let record = hold_patch(&lab);
+    lab.start_operator();
+    lab.credential(NAME).await;
+    held_at(&record).await;
+    lab.set_finalizers(NAME, &[OTHER]).await;
+    record.release();
+    lab.until_ready(NAME).await;
+    let object = lab.api().get(NAME).await.unwrap();
+    assert_eq!(object.metadata.finalizers.unwrap(), [OTHER, FINALIZER], "added while the record was on its way");
+
+    let release = hold_patch(&lab);
+    lab.delete(NAME).await;
+    held_at(&release).await;
+    lab.set_finalizers(NAME, &[FINALIZER]).await;
+    release.release();
+    lab.until_gone(NAME).await;
+    assert_eq!(lab.simulator.counts(toolzz_simulator::Operation::Create).committed, 1);
+    lab.assert_no_leak().await;
+}
+
+async fn held_at(gate: &test_kubeproxy::Gate) {
+    tokio::time::timeout(PATIENCE, gate.until_held(1)).await.expect("nothing comes to the gate");
 }

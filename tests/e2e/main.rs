@@ -13,6 +13,7 @@ mod examples;
 mod failures;
 mod kubernetes_faults;
 mod leader;
+mod leaks;
 mod lifecycle;
 mod losses;
 mod remote_faults;
