@@ -9,7 +9,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/toolzz-operator
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help demo test sequences schedules crashpoints kubernetes-faults remote-faults proof bugs tools check generate generated deny chart-lint
+.PHONY: help demo test sequences schedules crashpoints takeovers kubernetes-faults remote-faults proof bugs tools check generate generated deny chart-lint
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -26,7 +26,7 @@ remote-faults: ## every remote fault at every call, 400 pairs of them, and value
 proof: tools ## all of the above with the large counts, and the table in docs/guarantees.md (an hour and a half)
 	mkdir -p target/proof
 	rm -f target/proof/*
-	TOOLZZ_PROOF="$(CURDIR)/target/proof" $(MAKE) --no-print-directory sequences schedules crashpoints kubernetes-faults remote-faults bugs
+	TOOLZZ_PROOF="$(CURDIR)/target/proof" $(MAKE) --no-print-directory sequences schedules crashpoints takeovers kubernetes-faults remote-faults bugs
 	hack/proof-table.sh target/proof
 
 bugs: tools ## plant bugs, one at a time, and show that tests find them (about half an hour); ONLY=word for some
@@ -36,7 +36,10 @@ schedules: ## a thousand with two operators and one lease, which is lost again a
 	TOOLZZ_SCHEDULES=1000 TOOLZZ_SEED=$(or $(SEED),1) $(CARGO) test --test e2e two_operators
 
 crashpoints: ## SIGKILL at every effect of every workload; WORKLOADS=Create,Delete: of some
-	TOOLZZ_CRASHPOINTS=$(or $(WORKLOADS),all) $(CARGO) test --test e2e crashpoints -- --nocapture
+	TOOLZZ_CRASHPOINTS=$(or $(WORKLOADS),all) $(CARGO) test --test e2e a_crash_at -- --nocapture
+
+takeovers: ## SIGSTOP of the leader at every effect, woken when another leads; WORKLOADS as above
+	TOOLZZ_TAKEOVERS=$(or $(WORKLOADS),all) $(CARGO) test --test e2e a_leader_stopped -- --nocapture
 
 kubernetes-faults: ## every fault of the Kubernetes API at every effect there; WORKLOADS as above
 	TOOLZZ_KUBERNETES_FAULTS=$(or $(WORKLOADS),all) $(CARGO) test --test e2e kubernetes_api -- --nocapture

@@ -7,6 +7,7 @@ row() { [ ! -f "$figures/$2" ] || printf '| %s | `%s` | %s |\n' "$1" "$3" "$(cat
 table=$(
     printf '| What | Command | Figures |\n| --- | --- | --- |\n'
     row 'SIGKILL at every effect' crash-points 'make crashpoints'
+    row 'SIGSTOP of the leader at every effect, woken when another leads' takeovers 'make takeovers'
     row 'every Kubernetes fault at every effect' faults-of-the-Kubernetes-API 'make kubernetes-faults'
     row 'definitions applied anew at every effect' definitions-applied-anew 'make kubernetes-faults'
     row 'every remote fault at every call' remote-faults 'make remote-faults'

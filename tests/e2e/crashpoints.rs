@@ -1,8 +1,9 @@
 //! Every crash point: for each effect of each workload, SIGKILL of the real process before the effect is sent, after it
 //! is committed and before its answer comes, and after the answer comes and before anything follows; then a new process,
-//! and the same end as without.
+//! and the same end as without. And for each of them a leader that is stopped there (SIGSTOP) and woken when another
+//! leads.
 //!
-//! `make crashpoints` goes through all workloads; `cargo test` through the create and the rotations.
+//! `make crashpoints` and `make takeovers` go through all workloads; `cargo test` through some.
 
 use std::{cell::RefCell, fmt, panic::AssertUnwindSafe};
 
@@ -109,13 +110,7 @@ async fn crashed(workload: Workload, place: &Place, moment: Moment, expected: &E
             Moment::Unrecorded => {
                 let next = hold_everything(&lab);
                 drop(gate);
-                // Where nothing follows, it is at rest.
-                let [remote, kubernetes] = &next;
-                tokio::select! {
-                    () = remote.until_held() => {}
-                    () = kubernetes.until_held() => {}
-                    () = done.notified() => {}
-                }
+                until_next(&next, &done).await;
                 kill();
                 next.into_iter().for_each(Gate::discard);
             }
@@ -132,7 +127,70 @@ async fn crashed(workload: Workload, place: &Place, moment: Moment, expected: &E
     until_fits(&lab, expected).await
 }
 
-/// A workload, one of its effects, and when it crashed there.
+/// With a leader that is stopped, and woken when another leads: whether the end fits.
+async fn stopped(workload: Workload, place: &Place, moment: Moment, expected: &EndState) -> Result<(), Failure> {
+    let mut lab = workload.prepare_in(Lab::empty("stopped").await, &["--leader-elect", "--lease-duration=6s"]).await;
+    let gate = Gate::new(&lab, &place.effect, moment);
+    let mut leader = lab.operator.take().unwrap_or_else(|| lab.another_operator());
+    leader.until_metric(LEADS).await;
+    let standby = lab.another_operator();
+    let done = Notify::new();
+    let user = async {
+        workload.act(&lab).await;
+        done.notify_one();
+    };
+    let takeover = async {
+        gate.until_nth(place.nth).await;
+        match (moment, &place.effect) {
+            // It comes after another's first writes, and is refused for what it was decided on.
+            (Moment::BeforeSent, Effect::Kubernetes { .. }) => {
+                leader.signal("STOP");
+                standby.until_metric(LEADS).await;
+                drop(gate);
+            }
+            (Moment::BeforeSent, Effect::Remote(_)) => {
+                leader.signal("STOP");
+                gate.discard();
+            }
+            (Moment::Unanswered, _) => {
+                leader.signal("STOP");
+                drop(gate);
+            }
+            (Moment::Unrecorded, _) => {
+                let next = hold_everything(&lab);
+                drop(gate);
+                until_next(&next, &done).await;
+                leader.signal("STOP");
+                next.into_iter().for_each(Gate::discard);
+            }
+        }
+        standby.until_metric(LEADS).await;
+        leader.signal("CONT");
+        assert_eq!(leader.until_ended().await, Some(1), "who lost the lease ends");
+    };
+    let both = future::join(AssertUnwindSafe(user).catch_unwind(), takeover);
+    match tokio::time::timeout(PATIENCE, both).await {
+        Err(_) => return Err(Failure::stuck(&lab.log())),
+        Ok((Err(panic), ())) => return Err(Failure::of_panic(&*panic)),
+        Ok((Ok(()), ())) => {}
+    }
+    lab.operator = Some(standby);
+    until_fits(&lab, expected).await
+}
+
+/// Waits until something is asked for; where nothing follows, it is at rest.
+async fn until_next([remote, kubernetes]: &[Gate; 2], done: &Notify) {
+    tokio::select! {
+        () = remote.until_held() => {}
+        () = kubernetes.until_held() => {}
+        () = done.notified() => {}
+    }
+}
+
+/// What the metrics of a leader say.
+const LEADS: &str = "toolzz_operator_leader 1";
+
+/// A workload, one of its effects, and when something happened there.
 struct Run {
     workload: Workload,
     place: Place,
@@ -145,7 +203,12 @@ impl fmt::Display for Run {
     }
 }
 
-async fn crash_everywhere(workloads: &[Workload]) {
+/// Does this at each moment of each effect of these workloads.
+async fn everywhere(
+    what: &str,
+    workloads: &[Workload],
+    happens: impl AsyncFn(Workload, &Place, Moment, &EndState) -> Result<(), Failure>,
+) {
     let references = references(workloads).await;
     let mut runs = Vec::new();
     for (workload, places, _) in &references {
@@ -153,12 +216,19 @@ async fn crash_everywhere(workloads: &[Workload]) {
             runs.extend(MOMENTS.map(|moment| Run { workload: *workload, place: place.clone(), moment }));
         }
     }
-    let work = async |run: &Run| crashed(run.workload, &run.place, run.moment, end_of(&references, run.workload)).await;
-    run_all("crash points", workloads.len(), runs, work).await;
+    let work = async |run: &Run| happens(run.workload, &run.place, run.moment, end_of(&references, run.workload)).await;
+    run_all(what, workloads.len(), runs, work).await;
 }
 
 #[tokio::test]
 async fn a_crash_at_any_point_ends_as_if_there_had_been_none() {
     use Workload::{Create, InPlace, Replace, Repoint};
-    crash_everywhere(&chosen("TOOLZZ_CRASHPOINTS", &[Create, Repoint, Replace, InPlace])).await;
+    let workloads = chosen("TOOLZZ_CRASHPOINTS", &[Create, Repoint, Replace, InPlace]);
+    everywhere("crash points", &workloads, crashed).await;
+}
+
+#[tokio::test]
+async fn a_leader_stopped_at_any_point_and_woken_after_the_takeover_changes_nothing() {
+    let workloads = chosen("TOOLZZ_TAKEOVERS", &[Workload::CreateTarget]);
+    everywhere("takeovers", &workloads, stopped).await;
 }

@@ -38,7 +38,7 @@ enum Trouble {
     WatchGap,
     /// Watches end, and those that follow are told that they are too old: everything is listed again.
     Relist,
-    /// The operator sees its resources as they were so many changes ago.
+    /// The operator sees what it watches as it was so many changes ago.
     Stale { events: usize },
     /// The definition of the resource changes a little: the API server closes all that goes over it and begins anew.
     DefinitionApplied,
@@ -149,7 +149,7 @@ async fn trouble(lab: &Lab, place: &Place, trouble: &Trouble, done: &Notify) {
             gate.release();
         }
         Trouble::Stale { events } => {
-            let lag = proxy.lag(|asked| asked.is_watch_on("toolzzcredentials"), *events);
+            let lag = proxy.lag(is_watch, *events);
             gate.release();
             tokio::select! {
                 () = done.notified() => {}
@@ -247,7 +247,7 @@ async fn a_definition_that_is_applied_anew_at_any_effect_changes_nothing() {
     // A control plane of its own: the watches of every other test would end too.
     let plane = plane_of_ones_own().await;
     let work = async |one: &Run| {
-        let lab = one.workload.prepare_in(Lab::on(plane, "defined").await).await;
+        let lab = one.workload.prepare_in(Lab::on(plane, "defined").await, &[]).await;
         run(one, lab, end_of(&references, one.workload)).await
     };
     let runs = runs(&references, |_| vec![Trouble::DefinitionApplied]);

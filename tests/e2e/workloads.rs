@@ -79,14 +79,15 @@ impl Workload {
 
     /// A room where everything is ready for it and at rest.
     pub async fn prepare(self) -> Lab {
-        self.prepare_in(Lab::empty("workload").await).await
+        self.prepare_in(Lab::empty("workload").await, &[]).await
     }
 
-    /// Makes an empty room such a one.
-    pub async fn prepare_in(self, mut lab: Lab) -> Lab {
+    /// Makes an empty room such a one, for operators with these flags.
+    pub async fn prepare_in(self, mut lab: Lab, flags: &[&str]) -> Lab {
         let resync = if matches!(self, Drift | Loss) { "2s" } else { "10m" };
         lab.flags = ["--settle-period=3s", "--request-timeout=2s", "--allow-adoption"].map(str::to_owned).to_vec();
         lab.flags.push(format!("--resync-interval={resync}"));
+        lab.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
         lab.use_proxy().await;
         lab.simulator.configure(|settings| settings.replace_material_in_place = self == InPlace);
         match self {
