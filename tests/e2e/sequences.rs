@@ -134,10 +134,13 @@ impl Life {
     /// again before it deletes; a kill on top of that loses what the finalizer was to hold (`docs/guarantees.md`).
     async fn delete(&self, lab: &Lab) {
         loop {
-            let seen = lab.api().get_metadata(&self.name).await.unwrap().metadata;
+            let Some(seen) = lab.api().get_metadata_opt(&self.name).await.unwrap() else { return };
+            let seen = seen.metadata;
             let preconditions = Some(Preconditions { resource_version: seen.resource_version, uid: seen.uid });
             match lab.api().delete(&self.name, &DeleteParams { preconditions, ..DeleteParams::default() }).await {
                 Err(kube::Error::Api(answer)) if answer.code == 409 => {}
+                // The server may say "conflict" when it has marked the resource already; it can be gone by now.
+                Err(kube::Error::Api(answer)) if answer.code == 404 => return,
                 result => return drop(result.unwrap()),
             }
         }

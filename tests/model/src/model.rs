@@ -12,7 +12,9 @@ use crate::{
 };
 
 /// More steps than the way to rest has from anywhere.
-const MOST_STEPS: usize = 2000;
+const MOST_STEPS: usize = 500;
+/// More credentials than any run needs.
+const MOST_CREDENTIALS: usize = 16;
 
 /// What may be the next event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -226,9 +228,26 @@ impl World {
 }
 
 impl Protocol {
+    /// Where one operator lives on, and listings show what was created, none is created twice for the same material.
+    fn doubled(&self, world: &World) -> Option<String> {
+        let Bounds { operators, crashes, hides, .. } = self.0;
+        if operators > 1 || crashes > 0 || hides {
+            return None;
+        }
+        world.resources.iter().enumerate().find_map(|(place, resource)| {
+            let created = world.credentials.iter().filter(|one| usize::from(one.owner) == place).count();
+            (created > usize::from(resource.secret) + 1).then(|| format!("{created} were created for resource {place}"))
+        })
+    }
+
     /// What is wrong in this world, if anything.
     pub fn wrong(&self, world: &World) -> Option<String> {
-        world.unrecorded().or_else(|| world.shared()).or_else(|| world.marked()).or_else(|| world.unusable())
+        let doubled = self.doubled(world);
+        doubled
+            .or_else(|| world.unrecorded())
+            .or_else(|| world.shared())
+            .or_else(|| world.marked())
+            .or_else(|| world.unusable())
     }
 
     /// What is wrong when nothing more goes wrong and everybody gets his turn, until there is nothing to do and every
@@ -238,8 +257,10 @@ impl Protocol {
         // Requests that were given up and not heard of since never take effect.
         world.pending.clear();
         let mut quiet = 0;
-        for _ in 0..MOST_STEPS {
+        for round in 1..MOST_STEPS {
             let mut busy = false;
+            // Nobody is infinitely fast: two operators that contradict each other do so until a look decides.
+            world.now += u64::from(round.is_multiple_of(16));
             for (operator, resource) in self.pairs() {
                 let current = world.resources[resource].current().number;
                 world.operators[operator].works[resource].seen = current;
@@ -254,6 +275,9 @@ impl Protocol {
                 if let Some(wrong) = self.wrong(&world) {
                     return Some(wrong);
                 }
+            }
+            if world.credentials.len() > MOST_CREDENTIALS {
+                return Some("it creates without end".to_owned());
             }
             if !busy {
                 quiet += 1;
@@ -343,6 +367,12 @@ impl Model for Protocol {
 
     fn next_state(&self, world: &World, event: Event) -> Option<World> {
         self.after(world, event)
+    }
+
+    /// Two operators without election may contradict each other in a status for as long as no time passes.
+    fn within_boundary(&self, world: &World) -> bool {
+        let most = if self.0.operators > 1 { 6 } else { 24 };
+        world.resources.iter().all(|resource| resource.current().number <= most)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {

@@ -268,7 +268,10 @@ impl World {
             && before.is_none()
             && let Some(place) = place(&ledger.id)
         {
-            self.credentials[usize::from(place)].row = Row { marker: None, secret: place, active: true };
+            let row = &mut self.credentials[usize::from(place)].row;
+            if !std::mem::replace(row, Row { marker: None, secret: place, active: true }).active {
+                return;
+            }
         }
         let unknown = ledger.digest.is_empty();
         let written = self.patch(bounds, operator, resource, |version| {

@@ -348,6 +348,7 @@ impl Operator {
 
 /// Everything.
 #[derive(Clone, Debug, Hash)]
+#[expect(clippy::derived_hash_with_manual_eq, reason = "it is equal by its hash")]
 pub struct World {
     /// The moment.
     pub now: u64,
@@ -371,7 +372,7 @@ pub struct World {
     pub ticks: u8,
 }
 
-/// States are told apart by their fingerprints alone.
+/// States are told apart by their fingerprints alone, as the explorer does.
 impl PartialEq for World {
     fn eq(&self, other: &Self) -> bool {
         let fingerprint = |world: &Self| {
