@@ -30,7 +30,8 @@ async fn as_chart(lab: &Lab, values: &str) -> Command {
         "apiUrl={},token.value={DEFAULT_TOKEN},crds.enabled=false,settlePeriod=3s,requestTimeout=2s,{values}",
         lab.simulator.url()
     );
-    let rendered = lab.plane.helm(["template", "op", chart, "-n", &namespace, "--set", &set]).output().unwrap();
+    let rendered =
+        lab.plane.helm(["template", "op", chart, "-n", &namespace, "--skip-tests", "--set", &set]).output().unwrap();
     assert!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
     let file = lab.directory.join("chart.yaml");
     std::fs::write(&file, &rendered.stdout).unwrap();
@@ -93,7 +94,7 @@ async fn main_job(lab: &Lab) {
 #[tokio::test]
 async fn the_main_job_works_with_exactly_the_rights_of_the_chart_in_one_namespace() {
     let mut lab = Lab::empty("chart").await;
-    let values = format!("namespaces={{{}}}", lab.namespace);
+    let values = format!("scope=namespaces,namespaces={{{}}}", lab.namespace);
     start_as_chart(&mut lab, &values).await;
     main_job(&lab).await;
 }
@@ -135,7 +136,7 @@ async fn pods_overlap_only_with_leader_election() {
 async fn one_namespace_out_of_reach_stops_nothing_elsewhere() {
     let mut lab = Lab::empty("reach").await;
     let (home, locked) = (lab.namespace.clone(), lab.plane.unique_namespace("locked").await.unwrap());
-    let command = as_chart(&lab, &format!("namespaces={{{home},{locked}}}")).await;
+    let command = as_chart(&lab, &format!("scope=namespaces,namespaces={{{home},{locked}}}")).await;
     let kubectl = |args: &[&str]| {
         let output = lab.plane.kubectl(args).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
