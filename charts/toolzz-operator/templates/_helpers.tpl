@@ -17,6 +17,11 @@
 {{- end -}}
 {{- end -}}
 
+{{- /* What kube-score finds critical and is so on purpose. README.md says why, check by check. */ -}}
+{{- define "toolzz-operator.kubeScoreIgnored" -}}
+container-resources,container-ephemeral-storage-request-and-limit,container-image-pull-policy,pod-networkpolicy
+{{- end -}}
+
 {{- /* What never changes between two versions of a release: a Deployment's selector cannot. */ -}}
 {{- define "toolzz-operator.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "toolzz-operator.name" . }}
