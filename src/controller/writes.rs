@@ -48,10 +48,7 @@ impl Pass<'_> {
                 Recorded::Own(before) | Recorded::Former { ledger: before, .. } => !before.digest.is_empty(),
                 Recorded::Nothing | Recorded::Forged => true,
             };
-            self.remember(|remembered| {
-                remembered.plan.in_place = None;
-                remembered.plan.marked_unknown |= known && ledger.digest.is_empty();
-            });
+            self.remember(|remembered| remembered.plan.recorded(known, !ledger.digest.is_empty()));
         }
     }
 

@@ -18,8 +18,13 @@ pub fn next(desired: &Desired, view: &View, settings: &Settings, now: Tick) -> S
     };
     match plan {
         Plan::Do(step) => step,
-        Plan::Tell(verdict) => report(desired, view, &verdict)
-            .map_or(Step::Rest(verdict.wake), |publication| Step::Publish(Box::new(publication))),
+        Plan::Tell(mut verdict) => {
+            // Then it is looked at once more.
+            let late = view.memory.late_until.filter(|late_until| *late_until >= now).map(just_after);
+            verdict.wake = verdict.wake.into_iter().chain(late).min();
+            report(desired, view, &verdict)
+                .map_or(Step::Rest(verdict.wake), |publication| Step::Publish(Box::new(publication)))
+        }
     }
 }
 
@@ -212,7 +217,7 @@ impl Planner<'_> {
             let message = "the record on this resource does not verify, so whether it has a credential already is not \
                            known; take an existing one over with spec.externalId or spec.onConflict: Adopt, or, to \
                            have a new one in any case, remove the annotation toolzz.com.br/ledger and status.ledger";
-            return tell(Reason::LedgerInvalid, message, None);
+            return tell(Reason::LedgerInvalid, message, self.later());
         }
         let base = match (&self.desired.external_id, self.desired.on_conflict) {
             (Some(id), _) => self.external(id).map(Some),

@@ -481,4 +481,5 @@ mod asking;
 mod between;
 mod deletion;
 mod invariants;
+mod late;
 mod replacing;

@@ -182,6 +182,7 @@ fn material_that_went_back_while_an_update_was_lost_is_sent_again() {
         view.memory.late_until = late_until;
         view.memory.in_place = Some(sent(DIGEST, 3));
         assert_eq!(reason(go(&view, 4)).0, Reason::OutcomeUnknown);
+        view.sight.listing = listing(after(settled + 1));
         assert!(matches!(go(&view, settled + 1), Step::Put(put) if put.material.as_deref() == Some(DIGEST)));
         view.memory.in_place = Some(sent(DIGEST, settled + 1));
         assert!(matches!(go(&view, settled + 2), Step::Record(new) if new.digest == DIGEST));
