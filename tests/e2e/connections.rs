@@ -45,8 +45,7 @@ impl Lab {
         self.connection(name, json!({"url": url, "tokenSecretRef": {"name": secret, "key": "token"}})).await;
     }
 
-    /// Waits until the Ready condition of the connection has this reason.
-    pub async fn until_connection(&self, name: &str, reason: &str) -> ToolzzConnection {
+    async fn until_connection(&self, name: &str, reason: &str) -> ToolzzConnection {
         let is = |object: Option<&ToolzzConnection>| {
             object.is_some_and(|object| ready_reason(object.status.as_ref()) == Some(reason))
         };
