@@ -181,6 +181,7 @@ async fn nobody_there_means_nothing_sent() {
     assert_eq!((*failure, why.reason()), (ConnectFailure::Refused, Reason::ApiUnavailable));
     let address = simulator.address();
     assert_eq!(why.to_string(), format!("create: {address} cannot be reached: connection refused"));
+    assert_eq!(unreachable(&connection).await, ConnectFailure::Refused);
     simulator.come_up().unwrap();
     done(create(&connection, "n").await);
 }
@@ -194,10 +195,7 @@ async fn a_name_without_address_is_said() {
         config.base_url = format!("http://{name}.invalid/api/v1");
         config.allow_insecure_http = true;
     });
-    match connection.list(&key()).await {
-        Outcome::NotDone(NotDone::Unreachable { failure: ConnectFailure::Dns, .. }) => {}
-        other => panic!("{other:?}"),
-    }
+    assert_eq!(unreachable(&connection).await, ConnectFailure::Dns);
 }
 
 #[tokio::test]
