@@ -186,7 +186,9 @@ fn sent_by_leader(lab: &Lab) -> usize {
 async fn account_for_late(lab: &Lab, run: &Run<Moment>, late: Option<Uuid>, expected: &EndState) -> Vec<Uuid> {
     let Some(late) = late else { return Vec::new() };
     until_at_rest(lab).await;
-    if run.workload == Workload::DeleteUnknownPut && run.place.effect == Effect::Remote(Operation::Update) && run.place.nth == 1
+    if run.workload == Workload::DeleteUnknownPut
+        && run.place.effect == Effect::Remote(Operation::Update)
+        && run.place.nth == 1
     {
         let active = lab.simulator.active_named(NAME);
         assert_eq!(active.iter().map(|one| one.id).collect::<Vec<_>>(), [late], "the late update activates it");

@@ -76,8 +76,7 @@ async fn reference(workload: Workload) -> Reference {
 
 /// What the workloads do and come to by themselves.
 pub async fn references(workloads: &[Workload]) -> Vec<Reference> {
-    let all: Vec<Reference> =
-        stream::iter(workloads.iter().copied()).map(reference).buffered(AT_ONCE).collect().await;
+    let all: Vec<Reference> = stream::iter(workloads.iter().copied()).map(reference).buffered(AT_ONCE).collect().await;
     for Reference { workload, places, end } in &all {
         println!("{workload:?}: {} effects, {} creates", places.len(), end.creates);
         for place in places {
@@ -221,9 +220,8 @@ impl<'a> Request<'a> {
     pub fn in_hand(lab: &'a Lab, effect: &Effect) -> Self {
         let seq = match effect {
             Effect::Remote(operation) => lab.simulator.read(|state| {
-                let is = |entry: &&toolzz_simulator::Entry| {
-                    entry.operation == *operation && entry.finished_at.is_none()
-                };
+                let is =
+                    |entry: &&toolzz_simulator::Entry| entry.operation == *operation && entry.finished_at.is_none();
                 state.journal().filter(is).last().map(|entry| entry.seq)
             }),
             Effect::Kubernetes { .. } => lab.proxy().read(|state| {
@@ -286,7 +284,8 @@ impl Course {
             workload.act(lab).await;
             self.done.set(true);
         };
-        let user = AssertUnwindSafe(user).catch_unwind().map(|outcome| outcome.map_err(|panic| Failure::of_panic(&*panic)));
+        let user =
+            AssertUnwindSafe(user).catch_unwind().map(|outcome| outcome.map_err(|panic| Failure::of_panic(&*panic)));
         let outcome = tokio::time::timeout(PATIENCE, future::try_join(user, trouble)).await;
         let outcome = outcome.unwrap_or_else(|_| Err(Failure::stuck(&lab.log())));
         match outcome {
@@ -342,9 +341,8 @@ pub async fn until_fits(lab: &Lab, run: Workload, expected: &EndState, strays: &
         lab.assert_no_leak().await;
         return Ok(());
     }
-    let more = end.creates > expected.creates
-        || end.most_active > expected.most_active
-        || end.active() > expected.active();
+    let more =
+        end.creates > expected.creates || end.most_active > expected.most_active || end.active() > expected.active();
     let kind = if more { Kind::Duplicate } else { Kind::Lost };
     let wrong = wrong.unwrap_or("it is not as without");
     Err(Failure { kind, text: format!("{wrong}: {end:#?}\nnot as\n{expected:#?}\n{:?}\n{}", effects(lab), tail(&log)) })
@@ -352,11 +350,7 @@ pub async fn until_fits(lab: &Lab, run: Workload, expected: &EndState, strays: &
 
 /// Does all the runs, many at once, and prints how many went wrong and how. `TOOLZZ_ONLY` is part of the name, as
 /// printed, of those to do again.
-pub async fn run_all<T: fmt::Debug>(
-    what: &str,
-    runs: Vec<Run<T>>,
-    work: impl AsyncFn(&Run<T>) -> Result<(), Failure>,
-) {
+pub async fn run_all<T: fmt::Debug>(what: &str, runs: Vec<Run<T>>, work: impl AsyncFn(&Run<T>) -> Result<(), Failure>) {
     let only = std::env::var("TOOLZZ_ONLY").unwrap_or_default();
     let runs: Vec<Run<T>> = runs.into_iter().filter(|run| run.to_string().contains(&only)).collect();
     assert!(!runs.is_empty(), "there is nothing to run: TOOLZZ_ONLY={only}");
