@@ -45,7 +45,7 @@ takeovers: ## SIGSTOP of the leader at every effect, woken when another leads; W
 	TOOLZZ_TAKEOVERS=$(or $(WORKLOADS),all) $(CARGO) test --test e2e a_leader_stopped -- --nocapture
 
 kubernetes-faults: ## every fault of the Kubernetes API at every effect there; WORKLOADS as above
-	TOOLZZ_KUBERNETES_FAULTS=$(or $(WORKLOADS),all) $(CARGO) test --test e2e kubernetes_api -- --nocapture
+	TOOLZZ_KUBERNETES_FAULTS=$(or $(WORKLOADS),all) $(CARGO) test --test e2e kubernetes_faults:: -- --nocapture
 
 demo: tools ## the main job, shown on an embedded control plane and a simulated Toolzz
 	@BIN="$$($(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/debug" hack/demo.sh

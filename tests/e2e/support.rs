@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write as _},
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -38,6 +38,8 @@ pub struct Lab {
     pub directory: PathBuf,
     pub operator: Option<Operator>,
     pub flags: Vec<String>,
+    /// Whom the API server takes the operators behind a proxy for: the administrator, unless a test says otherwise.
+    pub identity: PathBuf,
     /// What the operators of this room have before the API server, if anything; the room itself goes past it.
     proxy: Option<Proxy>,
 }
@@ -93,14 +95,15 @@ impl Lab {
             flags: ["--settle-period=4s", "--request-timeout=3s", "--resync-interval=10m", "--allow-adoption"]
                 .map(str::to_owned)
                 .to_vec(),
+            identity: plane.kubeconfig().to_owned(),
             proxy: None,
         }
     }
 
     /// Puts a proxy between the API server and the operators that are started from now on.
     pub async fn use_proxy(&mut self) -> Proxy {
-        let admin = Kubeconfig::read_from(self.plane.kubeconfig()).unwrap();
-        let config = kube::Config::from_custom_kubeconfig(admin, &KubeConfigOptions::default()).await.unwrap();
+        let identity = Kubeconfig::read_from(&self.identity).unwrap();
+        let config = kube::Config::from_custom_kubeconfig(identity, &KubeConfigOptions::default()).await.unwrap();
         let proxy = Proxy::start(config).unwrap();
         std::fs::write(self.directory.join("kubeconfig"), proxy.kubeconfig(&self.namespace)).unwrap();
         self.proxy = Some(proxy.clone());
@@ -131,7 +134,12 @@ impl Lab {
     }
 
     pub fn another_operator(&self) -> Operator {
-        let operator = Operator::start(self, &self.flags);
+        self.operator_with(DEFAULT_TOKEN)
+    }
+
+    /// An operator with a token of its own, by which Toolzz can tell whose request one is.
+    pub fn operator_with(&self, token: &str) -> Operator {
+        let operator = Operator::start(self, &self.flags, token);
         // They share a log: the next line of the kind is this one's.
         operator.http();
         operator
@@ -342,7 +350,7 @@ pub struct Operator {
 }
 
 impl Operator {
-    fn start(lab: &Lab, flags: &[String]) -> Self {
+    fn start(lab: &Lab, flags: &[String], token: &str) -> Self {
         let args = [
             "--namespaces",
             &lab.namespace,
@@ -362,7 +370,7 @@ impl Operator {
             .env("KUBECONFIG", lab.kubeconfig())
             .env("POD_NAMESPACE", &lab.namespace)
             .env("TOOLZZ_API_URL", lab.simulator.url())
-            .env("TOOLZZ_API_TOKEN", DEFAULT_TOKEN);
+            .env("TOOLZZ_API_TOKEN", token);
         Self::spawn(command, &lab.log_file())
     }
 
@@ -435,7 +443,12 @@ impl Operator {
 
     /// Whether it has ended by itself.
     pub fn has_ended(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
+        self.ended().is_some()
+    }
+
+    /// How it has ended by itself, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     /// What everybody on the machine may see of it: arguments, and for its user the environment.
