@@ -24,7 +24,7 @@ async fn a_credential_is_created_with_one_post_one_put_and_two_writes() {
     assert_eq!(status.integration.as_ref().unwrap().slug, "openai");
     assert_eq!(ready(&object).unwrap().1, "Created");
     assert!(!has_condition(&object, "Reconciling") && !has_condition(&object, "Stalled"));
-    assert_eq!(lab.simulator.material_of(remote.row.secret_id), Some(json!([{"api_key": format!("{CANARY}-openai")}])));
+    assert_eq!(lab.simulator.material_of(remote.row.secret_id), Some(json!([{"api_key": key_material("openai")}])));
     assert_eq!((lab.simulator.posts(), lab.simulator.puts(), lab.simulator.lists()), (1, 1, 1));
     assert!(lab.simulator.read(|state| state.ever_active_while_marked().is_empty()));
     assert_eq!(lab.simulator.credentials().len(), 1);
