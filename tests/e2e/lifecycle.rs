@@ -81,7 +81,7 @@ async fn a_changed_secret_is_repointed_and_the_virtual_key_stays() {
     assert_ne!(before.secret_id, after.secret_id);
     let secret_id = id(after.secret_id.unwrap().as_str());
     assert_eq!(lab.simulator.material_of(secret_id), Some(json!([{"api_key": format!("{CANARY}-new")}])));
-    assert_eq!(lab.simulator.max_simultaneously_active("openai"), 1);
+    lab.assert_none_doubled("openai");
     assert_eq!(lab.simulator.posts(), 2);
     lab.until_event("Rotated").await;
 
@@ -132,7 +132,7 @@ async fn deletion_deactivates_or_retains() {
     // The same manifest again is a new credential; what was left behind is in nobody's way.
     lab.credential("gone").await;
     lab.until_ready("gone").await;
-    assert_eq!(lab.simulator.max_simultaneously_active("gone"), 1);
+    lab.assert_none_doubled("gone");
 }
 
 #[tokio::test]

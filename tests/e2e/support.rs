@@ -223,6 +223,15 @@ impl Lab {
         active.iter().map(|one| crate::leaks::word_of(&material(one.row.secret_id)).to_owned()).collect()
     }
 
+    /// This one was active, and never two of any name, nor one that was not recorded.
+    pub fn assert_none_doubled(&self, name: &str) {
+        assert_eq!(self.simulator.max_simultaneously_active(name), 1, "{name}");
+        self.simulator.read(|state| {
+            assert!(state.overlaps().is_empty(), "{:?}", state.overlaps());
+            assert!(state.ever_active_while_marked().is_empty());
+        });
+    }
+
     /// Waits until the simulator's state is so.
     pub async fn until_remote(&self, so: impl FnMut(&toolzz_simulator::State) -> bool) {
         let so = tokio::time::timeout(PATIENCE, self.simulator.until(so)).await;
