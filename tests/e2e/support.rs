@@ -397,9 +397,7 @@ impl Operator {
         let log_from = file.metadata().unwrap().len();
         let also = file.try_clone().unwrap();
         let child = command.stdin(Stdio::null()).stdout(also).stderr(file).spawn().unwrap();
-        let operator = Self { child, http: std::cell::OnceCell::new(), log: log.to_owned(), log_from };
-        operator.told_nothing();
-        operator
+        Self { child, http: std::cell::OnceCell::new(), log: log.to_owned(), log_from }
     }
 
     /// Where it serves health and metrics, as it logged.
@@ -413,6 +411,8 @@ impl Operator {
                 if let Some(addr) =
                     line.and_then(|line| serde_json::from_str::<Value>(line).ok()?["addr"].as_str()?.parse().ok())
                 {
+                    // It is itself by now: before, it may be what started it, or nothing yet.
+                    self.told_nothing();
                     return addr;
                 }
                 assert!(begun.elapsed() < PATIENCE, "the operator does not listen: {own}");
