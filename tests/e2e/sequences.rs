@@ -381,7 +381,7 @@ async fn every_life_ends_in_agreement() {
         };
         let (lives, disturbed) = tokio::join!(live_all(&lab, lives, SEQUENCES.1, 400), kills);
         lab.operator = operator.into_inner();
-        agreed(&lab, seed + room, lives, disturbed).await
+        agreed(&lab, seed + room, lives, disturbed, None).await
     });
     let mut all = Outcome::default();
     // Each is a whole load of work.
@@ -430,12 +430,11 @@ async fn schedule(seed: u64) -> Outcome {
         order.iter().map(|one| (*one, 1)).collect()
     };
     let (lives, disturbed) = tokio::join!(live_all(&lab, Life::some(SCHEDULE.0, seed), SCHEDULE.1, 2500), disturb);
-    find_leader(&lab, &mut leader, &mut other).await;
-    lab.operator = Some(leader);
-    let outcome = agreed(&lab, seed, lives, disturbed).await;
-    other.serves_no_leak();
-    outcome
+    agreed(&lab, seed, lives, disturbed, Some((&mut leader, &mut other))).await
 }
+
+/// Two operators of which one leads.
+type Pair<'a> = (&'a mut Operator, &'a mut Operator);
 
 /// Waits until one of them leads, and has that one be the first. Who could not renew in time has ended by itself.
 async fn find_leader(lab: &Lab, leader: &mut Operator, other: &mut Operator) {
@@ -515,7 +514,13 @@ async fn live_all(lab: &Lab, mut lives: Vec<Life>, length: usize, pause: u64) ->
 }
 
 /// The end of a room: nothing goes wrong any more, and everything must come to agree.
-async fn agreed(lab: &Lab, seed: u64, mut lives: Vec<Life>, disturbed: Disturbed) -> Outcome {
+async fn agreed(
+    lab: &Lab,
+    seed: u64,
+    mut lives: Vec<Life>,
+    disturbed: Disturbed,
+    mut pair: Option<Pair<'_>>,
+) -> Outcome {
     lab.simulator.clear_faults();
     for life in lives.iter_mut().filter(|life| life.exists && life.spec["suspend"] == json!(true)) {
         life.edit(lab, json!({"suspend": false})).await;
@@ -526,6 +531,10 @@ async fn agreed(lab: &Lab, seed: u64, mut lives: Vec<Life>, disturbed: Disturbed
     };
     let begun = std::time::Instant::now();
     loop {
+        // A machine that stands still for a while ends leaders too.
+        if let Some((leader, other)) = &mut pair {
+            find_leader(lab, leader, other).await;
+        }
         let mut left = Vec::new();
         for life in &lives {
             if let Some(why) = life.disagreement(lab).await {
@@ -569,7 +578,7 @@ async fn agreed(lab: &Lab, seed: u64, mut lives: Vec<Life>, disturbed: Disturbed
             fail(Kind::Duplicate, format!("{}: {what}\n    {}", life.name, life.told.join(", ")));
         }
     }
-    let strays = until_strays_are_counted(lab).await;
+    let strays = until_strays_are_counted(lab, pair).await;
     match strays {
         Ok(strays) => outcome.strays = strays,
         Err(text) => outcome.failures.push(Failure { kind: Kind::Lost, text: format!("seed {seed}: {text}") }),
@@ -580,7 +589,7 @@ async fn agreed(lab: &Lab, seed: u64, mut lives: Vec<Life>, disturbed: Disturbed
 }
 
 /// Those that no record names are as many as the operator says.
-async fn until_strays_are_counted(lab: &Lab) -> Result<usize, String> {
+async fn until_strays_are_counted(lab: &Lab, mut pair: Option<Pair<'_>>) -> Result<usize, String> {
     let begun = std::time::Instant::now();
     loop {
         let resources = lab.api().list(&Default::default()).await.unwrap().items;
@@ -590,12 +599,18 @@ async fn until_strays_are_counted(lab: &Lab) -> Result<usize, String> {
             .collect();
         let named = |one: &Credential| ledgers.iter().any(|ledger| ledger.contains(&one.id.to_string()));
         let strays = lab.simulator.staged().into_iter().filter(|one| !named(one)).count();
-        let metrics = lab.operator.as_ref().unwrap().get("/metrics").1;
+        let metrics = match &mut pair {
+            None => lab.operator.as_ref().unwrap().get("/metrics").1,
+            Some((leader, other)) => {
+                find_leader(lab, leader, other).await;
+                leader.try_get("/metrics").map(|(_, metrics)| metrics).unwrap_or_default()
+            }
+        };
         // Where nothing is left to look after, nobody looks.
         if resources.is_empty() || metrics.contains(&format!("toolzz_operator_stray_credentials {strays}\n")) {
             return Ok(strays);
         }
-        if begun.elapsed() > Duration::from_secs(20) {
+        if begun.elapsed() > PATIENCE {
             let told = metrics.lines().find(|line| line.starts_with("toolzz_operator_stray_credentials"));
             return Err(format!("{strays} strays, the operator says {told:?}"));
         }
