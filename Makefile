@@ -9,7 +9,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/toolzz-operator
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help demo test sequences schedules crashpoints takeovers model kubernetes-faults remote-faults proof bugs tools check generate generated deny chart-lint
+.PHONY: help demo test sequences schedules crashpoints takeovers model kubernetes-faults remote-faults fuzz proof bugs tools check generate generated deny chart-lint
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -23,10 +23,16 @@ sequences: ## a thousand random lives; SEED=n begins elsewhere
 remote-faults: ## every remote fault at every call, 400 pairs of them, and values made from the schema
 	TOOLZZ_FAULT_PAIRS=400 TOOLZZ_SEED=$(or $(SEED),1) $(CARGO) test --test e2e -- remote_faults schema
 
+fuzz: SEED := $(or $(SEED),1)
+fuzz: ## random answers of Toolzz and random records; SEED=random or a number, CASES=n
+	seed=$(SEED); [ "$$seed" != random ] || seed=$$RANDOM$$RANDOM; echo "seed $$seed"; \
+	TOOLZZ_FUZZ_SEED=$$seed PROPTEST_CASES=$(or $(CASES),20000) $(CARGO) test --lib -- wire::properties plan::ledger; \
+	[ -z "$${TOOLZZ_PROOF:-}" ] || echo "$(or $(CASES),20000) cases of each of $$($(CARGO) test --lib -- --list wire::properties any_text_is_read | grep -c ': test$$') properties from seed $$seed" > "$$TOOLZZ_PROOF/fuzz"
+
 proof: tools ## all of the above with the large counts, and the table in docs/guarantees.md (an hour and a half)
 	mkdir -p target/proof
 	rm -f target/proof/*
-	TOOLZZ_PROOF="$(CURDIR)/target/proof" $(MAKE) --no-print-directory model sequences schedules crashpoints takeovers kubernetes-faults remote-faults bugs
+	TOOLZZ_PROOF="$(CURDIR)/target/proof" $(MAKE) --no-print-directory model fuzz sequences schedules crashpoints takeovers kubernetes-faults remote-faults bugs
 	hack/proof-table.sh target/proof
 
 bugs: tools ## plant bugs, one at a time, and show that tests find them (about half an hour); ONLY=word for some
@@ -35,7 +41,7 @@ bugs: tools ## plant bugs, one at a time, and show that tests find them (about h
 model: ## every order of events within bounds, over the production planner (minutes)
 	$(CARGO) run --release --quiet -p model-check -- $(ONLY)
 
-schedules: ## a thousand with two operators and one lease, which is lost again and again
+schedules: ## a thousand with two operators and one lease, which is lost again and again (half an hour); SEED=n begins elsewhere
 	TOOLZZ_SCHEDULES=1000 TOOLZZ_SEED=$(or $(SEED),1) $(CARGO) test --test e2e two_operators
 
 crashpoints: ## SIGKILL at every effect of every workload; WORKLOADS=Create,Delete: of some

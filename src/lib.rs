@@ -16,6 +16,8 @@
 pub mod api;
 pub mod cli;
 pub mod controller;
+#[cfg(test)]
+mod fuzz;
 mod kubernetes;
 pub mod plan;
 pub mod remote;

@@ -1,17 +1,10 @@
 //! Whatever the remote side answers, reading it ends, and says no more than it says.
 
-use proptest::{
-    prelude::*,
-    test_runner::{Config, RngSeed},
-};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-
-/// The same cases every time; `PROPTEST_CASES` makes it more.
-fn config() -> Config {
-    Config { rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..Config::default() }
-}
+use crate::fuzz::config;
 
 /// Any JSON, with the keys that mean something here among its keys.
 fn any_json() -> impl Strategy<Value = Value> {

@@ -2,6 +2,9 @@
 
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
+/// What a panic logs, with its place and without its own words, which may quote a value.
+pub const PANIC: &str = "panic: please report this as a bug, with the place";
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
@@ -30,10 +33,9 @@ pub fn start(format: LogFormat, level: &str) -> Result<(), tracing_subscriber::f
             registry.with(layer.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))).try_init()
         }
     };
-    // The message of a panic may quote a value; its place never does.
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, "panic: please report this as a bug, with the place");
+        tracing::error!(place, "{PANIC}");
     }));
     Ok(())
 }

@@ -12,8 +12,7 @@ async fn assert_exactly_one(lab: &Lab, name: &str) {
     let active = lab.simulator.active_named(name);
     assert_eq!(active.len(), 1, "{name}");
     assert_eq!(object.status.unwrap().id.unwrap().as_str(), active[0].id.to_string());
-    assert_eq!(lab.simulator.max_simultaneously_active(name), 1);
-    assert!(lab.simulator.read(|state| state.ever_active_while_marked().is_empty()));
+    lab.assert_none_doubled(name);
 }
 
 #[tokio::test]

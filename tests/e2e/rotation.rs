@@ -172,7 +172,7 @@ async fn repoint_goes_there_and_back_again() {
     }
     // What was staged once is used again: one credential for each material, and the first.
     assert_eq!(lab.simulator.posts(), 3);
-    assert_eq!(lab.simulator.max_simultaneously_active("openai"), 1);
+    lab.assert_none_doubled("openai");
 }
 
 #[tokio::test]
