@@ -82,7 +82,8 @@ impl Pass<'_> {
         match link.connection.create(&new, &credentials).await {
             Outcome::Done(row) => {
                 tracing::info!(id = %row.id, tag = marker_tag(&post.name), "staged");
-                self.remember(|remembered| remembered.plan.posted());
+                let now = self.ctx.clock.now();
+                self.remember(|remembered| remembered.plan.posted(now));
                 self.learn(link, desired, row);
             }
             Outcome::NotDone(why) => self.not_done(&why, Some(post.fingerprint())),

@@ -32,7 +32,7 @@ pub struct SentInPlace {
 pub struct Memory {
     /// When the resource was first seen: a look for a marker begins after it.
     pub first_seen: Tick,
-    /// When a POST was given up with its outcome unknown.
+    /// When a POST was given up with its outcome unknown, or was answered and what it made is not recorded yet.
     pub given_up: Option<Tick>,
     /// How many POSTs were given up since one was answered.
     pub lost_posts: u32,
@@ -70,7 +70,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Takes note of whether a fresh listing shows the recorded credential, and the superseded ones inactive.
+    /// Takes note of what a fresh listing shows of the recorded credential and the superseded ones.
     pub fn observe(&mut self, sight: &Sight) {
         self.absent_since = match (&sight.recorded, sight.listing) {
             (None, Some(listing)) if listing.complete => self.absent_since.or(Some(listing.began_at)),
@@ -93,15 +93,11 @@ impl Memory {
                 self.deactivated(&id, listing.began_at);
             }
         }
-        // What had retired can be the resource's own again: also that is known to be active when it is seen so.
+        // What had retired can be the resource's own again: also that is known to be active when it is seen so. What is
+        // seen inactive is not known to be: another operator may have activated it since.
         for seen in sight.retiring.iter().chain(&sight.recorded) {
             if seen.row.fields.active && self.inactive_since(&seen.row.id).is_some_and(|since| seen.at > since) {
                 self.inactive.retain(|(id, _)| *id != seen.row.id);
-            }
-        }
-        for seen in sight.retiring.iter().filter(|seen| !seen.row.fields.active) {
-            if self.inactive_since(&seen.row.id).is_none() {
-                self.inactive.push((seen.row.id.clone(), seen.at));
             }
         }
     }
@@ -111,9 +107,10 @@ impl Memory {
         self.given_up = None;
     }
 
-    /// A POST was answered.
-    pub fn posted(&mut self) {
+    /// A POST was answered. Until what it made is recorded, a listing that lacks it is no reason to send another at once.
+    pub fn posted(&mut self, now: Tick) {
         self.lost_posts = 0;
+        self.given_up = Some(now);
     }
 
     /// A POST was given up with its outcome unknown.
@@ -167,7 +164,7 @@ impl Memory {
 
     /// The record was written: before it, the material was `known`; by it, it is or is not.
     pub fn recorded(&mut self, was_known: bool, is_known: bool) {
-        self.in_place = None;
+        (self.given_up, self.in_place) = (None, None);
         self.marked_unknown |= was_known && !is_known;
     }
 

@@ -10,11 +10,7 @@ impl Planner<'_> {
     /// Makes sure of one inactive credential that holds the material, and has it recorded: as the resource's first
     /// (no `base`), as new material for the credential that `base` records, or in its place (`replace`).
     pub fn stage(&self, base: Option<&Ledger>, digest: &str, replace: bool) -> Plan {
-        let listing = match self.looked() {
-            Ok(listing) => listing,
-            Err(plan) => return plan,
-        };
-        // Several can be there after lost answers; every operator takes the same one.
+        // Several can be there after lost answers; every operator takes the same one. What is there needs no look.
         if let Some(seen) = self.view.sight.marked.iter().min_by(|a, b| a.row.id.cmp(&b.row.id)) {
             return Plan::Do(Step::Record(match base {
                 None => Ledger::fresh(&self.desired.uid, &seen.row, digest),
@@ -22,13 +18,17 @@ impl Planner<'_> {
                 Some(base) => base.repointed(&seen.row, digest),
             }));
         }
+        let listing = match self.looked() {
+            Ok(listing) => listing,
+            Err(plan) => return plan,
+        };
         if let Some(given_up) = self.view.memory.given_up {
             // Each further answer that is lost doubles the wait: if listings do not show what was created, every
             // attempt leaves a credential behind that nobody can find.
             let settled =
                 given_up + self.settings.settle_period * 2u32.pow(self.view.memory.lost_posts.clamp(1, 9) - 1);
             if self.now <= settled {
-                let message = "the answer to a create was lost; looking again before anything is sent";
+                let message = "what came of a create is not known; looking again before anything is sent";
                 return tell(Reason::OutcomeUnknown, message, Some(just_after(settled)));
             }
             if listing.began_at <= settled {

@@ -91,6 +91,22 @@ fn a_record_that_does_not_verify_is_looked_at_again() {
     assert!(matches!(next(&create_new, &view, &SETTINGS, after(2)), Step::Rest(Some(_))));
 }
 
+#[test]
+fn a_create_that_was_answered_and_is_not_listed_yet_is_not_sent_again_at_once() {
+    let mut view = fresh();
+    view.memory.posted(after(10));
+    view.sight.listing = listing(after(11));
+    assert_eq!(reason(at(&view, 12)).0, Reason::OutcomeUnknown);
+    view.sight.listing = listing(after(56));
+    assert!(matches!(at(&view, 57), Step::Post(_)));
+    // Its answer is enough to record it.
+    view.sight.listing = None;
+    view.sight.marked = vec![staged("c1")];
+    assert_eq!(at(&view, 12), Step::Record(ledger()));
+    view.memory.recorded(true, true);
+    assert_eq!(view.memory.given_up, None);
+}
+
 fn just_after(moment: Tick) -> Tick {
     moment + Duration::from_millis(1)
 }

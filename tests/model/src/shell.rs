@@ -275,9 +275,8 @@ impl World {
     /// pass goes on with the resource as it is.
     fn patch(&mut self, bounds: &Bounds, operator: usize, resource: usize, change: impl FnOnce(&mut Version)) -> bool {
         let current = self.resources[resource].current();
-        let (number, deleting, gone) = (current.number, current.deleting, current.gone);
+        let (number, gone) = (current.number, current.gone);
         let works = &mut self.operators[operator].works;
-        let was_deleting = works[resource].deleting;
         let Some(pass) = works[resource].pass.as_mut() else { return false };
         if gone {
             works[resource].pass = None;
@@ -285,9 +284,7 @@ impl World {
             return false;
         }
         if pass.version != number && bounds.bug != Some(Bug::NoPrecondition) {
-            if deleting != was_deleting {
-                pass.material = Known::Unread;
-            }
+            pass.material = Known::Unread;
             pass.version = number;
             works[resource].seen = number;
             return false;
@@ -316,7 +313,7 @@ impl World {
         let memory = &mut this.works[resource].memory;
         match answer {
             Answer::Posted(place, row) => {
-                memory.posted();
+                memory.posted(Tick(now));
                 this.rows.insert(place, (row, now));
             }
             Answer::Put { place, row, material, own, wish, sent } => {
