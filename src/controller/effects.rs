@@ -161,7 +161,7 @@ impl Pass<'_> {
         let now = self.ctx.clock.now();
         match (why, request) {
             (NotDone::Rejected { .. } | NotDone::Unsendable { .. }, Some(request)) => {
-                let message = format!("{why}; not sent again until the spec or the key material changes");
+                let message = format!("{why}; sent again when the spec or the key material changes, or after a while");
                 let rejection = Rejection { request, reason: why.reason(), message, at: now };
                 self.remember(|remembered| remembered.plan.refused(rejection));
             }

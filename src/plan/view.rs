@@ -156,9 +156,9 @@ pub struct Sight {
 /// Everything [`super::next`] looks at.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
-    /// The finalizer is on the resource.
+    /// The finalizer is on the resource; while that is not being deleted, also its latest record, in the annotation.
     pub finalizer: bool,
-    /// The ledger on the resource, or else its copy in the status.
+    /// The latest ledger of the resource: the annotation, its copy in the status, or what this process had seen before.
     pub recorded: Recorded,
     /// The ledger's text, for the copy in the status.
     pub ledger_text: Option<String>,

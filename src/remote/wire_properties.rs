@@ -62,6 +62,7 @@ fn read_all(body: &[u8]) {
     if let Ok(listed) = rows(body) {
         for row in listed.rows {
             assert!(!row.id.as_str().is_empty() && row.id.as_str().len() <= MAX_ID);
+            assert!(row.id.as_str().bytes().all(|byte| (0x20..0x7f).contains(&byte)));
             assert!(!row.fields.secret_id.as_str().is_empty() && row.fields.secret_id.as_str().len() <= MAX_ID);
             assert!(row.virtual_key.is_none_or(|key| !key.is_empty() && key.len() <= MAX_VIRTUAL_KEY));
         }
