@@ -26,6 +26,8 @@ table=$(
     row 'definitions applied anew at every effect' definitions-applied-anew 'make kubernetes-faults'
     row 'every remote fault at every call' remote-faults 'make remote-faults'
     row 'pairs of remote faults' remote-fault-pairs 'make remote-faults'
+    row 'lost creates that looks do not show' hidden-creates 'make remote-faults'
+    row 'refused at every call' remote-refused 'make remote-faults'
     row 'random lives' sequences 'make sequences'
     row 'schedules of two operators and one lease' schedules 'make schedules'
     row 'model states' model 'make model'

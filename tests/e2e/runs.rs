@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::{support::*, workloads::*};
 
 /// Rooms at work at once: they mostly wait.
-const AT_ONCE: usize = 24;
+const AT_ONCE: usize = 16;
 /// Far beyond what a workload takes with a crash in it.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two looks.
