@@ -143,7 +143,7 @@ impl Failure {
         Self { kind: Kind::Missed, text: format!("{what}: {:?}\n{}", effects(lab), tail(&lab.log())) }
     }
 
-    fn of_panic(panic: &(dyn Any + Send)) -> Self {
+    pub fn of_panic(panic: &(dyn Any + Send)) -> Self {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         Self::stuck(text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("panicked"))
     }
