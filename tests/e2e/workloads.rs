@@ -389,7 +389,7 @@ impl EndState {
         let active: Vec<(usize, &Value)> =
             self.remote.iter().enumerate().filter(|(_, row)| !row["active"].is_null()).collect();
         let expected = right.active.map(|(name, user, material)| {
-            json!({"name": name, "user": user, "material": [{"api_key": format!("{CANARY}-{material}")}]})
+            json!({"name": name, "user": user, "material": [{"api_key": key_material(material)}]})
         });
         let as_expected = |row: &Value, expected: &Value| {
             ["name", "user", "material"].iter().all(|field| row["active"][field] == expected[field])
