@@ -29,6 +29,8 @@ pub(super) struct Pass<'a> {
     pub ctx: &'a Context,
     pub uid: String,
     pub object: Arc<ToolzzCredential>,
+    /// When the object was taken from the cache, or was read.
+    pub read_at: Tick,
     /// The connection the resource uses, if it has one.
     pub link: Option<Arc<Link>>,
     pub material: Material,
@@ -78,6 +80,9 @@ pub(super) async fn reconcile(ctx: &Context, cached: Arc<ToolzzCredential>) -> A
                     .map_or_else(Action::await_change, |wake| Action::requeue(spread(wake - now, &ctx.settings)));
             }
             step if ending && !matches!(step, Step::Look { .. } | Step::Publish(_)) => return Action::await_change(),
+            // Another operator may have recorded something else meanwhile: no write to Toolzz rests on what was read so
+            // long ago that it could come after what that other waited for.
+            Step::Post(_) | Step::Put(_) if now - pass.read_at > ctx.settings.settle_period / 3 => pass.fetch().await,
             step => pass.perform(step, &desired, &view).await,
         }
     }
@@ -92,7 +97,16 @@ fn spread(wait: Duration, settings: &plan::Settings) -> Duration {
 
 impl<'a> Pass<'a> {
     pub fn new(ctx: &'a Context, uid: String, object: Arc<ToolzzCredential>) -> Self {
-        Self { ctx, uid, object, link: None, material: Material::Unread, values: None, over: false }
+        Self {
+            ctx,
+            uid,
+            object,
+            read_at: ctx.clock.now(),
+            link: None,
+            material: Material::Unread,
+            values: None,
+            over: false,
+        }
     }
 }
 

@@ -144,8 +144,10 @@ impl Pass<'_> {
         match timed(api.get_opt(&name)).await {
             Ok(Some(object)) if object.meta().uid.as_deref() == Some(&self.uid) => {
                 // An edited spec may want other material; and who wrote may have read newer.
-                self.material = Material::Unread;
-                self.values = None;
+                if version(&object) != version(&self.object) {
+                    self.material = Material::Unread;
+                    self.values = None;
+                }
                 self.have(object);
             }
             Ok(_) => self.over = true,
@@ -164,6 +166,7 @@ impl Pass<'_> {
         let shown = version(&object);
         self.remember(|remembered| remembered.version = remembered.version.max(shown));
         self.object = Arc::new(object);
+        self.read_at = self.ctx.clock.now();
     }
 
     /// The API server did not take a write. The status cannot be written either, so the pass ends here.

@@ -91,7 +91,7 @@ impl Operator {
 impl Work {
     fn hash_at<H: Hasher>(&self, clock: Clock, current: u64, hasher: &mut H) {
         (current - self.seen, self.deleting, self.asleep.map(|until| until.map(|at| clock.since(at)))).hash(hasher);
-        self.pass.map(|pass| (current - pass.version, pass.material)).hash(hasher);
+        self.pass.map(|pass| (current - pass.version, clock.since(pass.read_at), pass.material)).hash(hasher);
         match &self.answer {
             None => 0.hash(hasher),
             Some(Answer::Posted(place, row)) => (1, place, row).hash(hasher),

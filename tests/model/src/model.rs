@@ -76,11 +76,11 @@ impl Protocol {
         (0..operators).flat_map(move |operator| (0..resources).map(move |resource| (operator, resource)))
     }
 
-    /// Whether nobody goes by what is older than the lag allows, were it a tick later.
+    /// Whether everybody has seen all that is older than the lag allows, were it a tick later.
     fn may_tick(&self, world: &World) -> bool {
         self.pairs().all(|(operator, resource)| {
-            let oldest = world.operators[operator].works[resource].oldest();
-            let mut unseen = world.resources[resource].versions.iter().filter(|version| version.number > oldest);
+            let seen = world.operators[operator].works[resource].seen;
+            let mut unseen = world.resources[resource].versions.iter().filter(|version| version.number > seen);
             unseen.all(|version| version.since + self.bounds.lag > world.now)
         })
     }

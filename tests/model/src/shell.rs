@@ -45,6 +45,10 @@ impl World {
             match step {
                 // It reads the Secret as it is, and goes on: nobody else can see that.
                 Step::ReadMaterial => pass.material = Known::Read(self.resources[resource].secret),
+                // No write to Toolzz rests on what was read long ago.
+                Step::Post(_) | Step::Put(_) if pass.read_at + bounds.lag < self.now => {
+                    self.read_again(resource, &mut pass)
+                }
                 step => return Some(Decision { pass, memory: view.memory.clone(), view, step }),
             }
         }
@@ -58,7 +62,15 @@ impl World {
                 && Some(sent.observed_generation) == generation(object)
                 && sent.sources == [self.secret_version(resource, self.resources[resource].secret)]
         });
-        Pass { version: seen, material: if same { Known::Unchanged } else { Known::Unread } }
+        let material = if same { Known::Unchanged } else { Known::Unread };
+        Pass { version: seen, read_at: self.now, material }
+    }
+
+    /// Goes on with the resource as it is.
+    fn read_again(&self, resource: usize, pass: &mut Pass) {
+        let current = self.resources[resource].current().number;
+        let material = if pass.version == current { pass.material } else { Known::Unread };
+        *pass = Pass { version: current, read_at: self.now, material };
     }
 
     fn secret_version(&self, resource: usize, secret: u8) -> SecretVersion {
@@ -275,7 +287,7 @@ impl World {
     /// pass goes on with the resource as it is.
     fn patch(&mut self, bounds: &Bounds, operator: usize, resource: usize, change: impl FnOnce(&mut Version)) -> bool {
         let current = self.resources[resource].current();
-        let (number, gone) = (current.number, current.gone);
+        let (number, gone, now) = (current.number, current.gone, self.now);
         let works = &mut self.operators[operator].works;
         let Some(pass) = works[resource].pass.as_mut() else { return false };
         if gone {
@@ -284,15 +296,14 @@ impl World {
             return false;
         }
         if pass.version != number && bounds.bug != Some(Bug::NoPrecondition) {
-            pass.material = Known::Unread;
-            pass.version = number;
+            *pass = Pass { version: number, read_at: now, material: Known::Unread };
             works[resource].seen = number;
             return false;
         }
         let number = self.write(resource, change);
         let work = &mut self.operators[operator].works[resource];
         work.seen = number;
-        work.pass.iter_mut().for_each(|pass| pass.version = number);
+        work.pass.iter_mut().for_each(|pass| (pass.version, pass.read_at) = (number, now));
         true
     }
 

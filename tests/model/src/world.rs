@@ -249,6 +249,8 @@ pub enum Known {
 pub struct Pass {
     /// The version of the resource it goes by.
     pub version: u64,
+    /// When that was read.
+    pub read_at: u64,
     /// What is known of the material.
     pub material: Known,
 }
@@ -303,11 +305,6 @@ impl Work {
     /// Whether there is a reason to begin a pass.
     pub fn awake(&self, now: u64) -> bool {
         self.asleep.is_none_or(|until| until.is_some_and(|until| until <= now))
-    }
-
-    /// The oldest version it goes by.
-    pub fn oldest(&self) -> u64 {
-        self.pass.map_or(self.seen, |pass| pass.version.min(self.seen))
     }
 }
 
@@ -394,7 +391,8 @@ impl World {
             let mut kept = vec![last];
             for work in self.operators.iter().map(|operator| &operator.works[place]) {
                 // The first that is newer says for how long it has not been seen.
-                kept.extend([work.seen, work.seen + 1, work.oldest(), work.oldest() + 1]);
+                kept.extend([work.seen, work.seen + 1]);
+                kept.extend(work.pass.map(|pass| pass.version));
             }
             kept.extend(self.pending.iter().filter_map(|pending| match pending.request {
                 Request::Put { of, version, .. } if usize::from(of) == place => Some(version),
