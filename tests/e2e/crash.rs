@@ -134,7 +134,7 @@ async fn a_create_comes_after_every_look(killed: bool) {
         let rotated = lab.simulator.until(|state| {
             let active = state.active_named("openai");
             let held = active.first().and_then(|one| state.material_of(one.row.secret_id));
-            held.is_some_and(|held| held[0]["api_key"] == format!("{CANARY}-{material}"))
+            held.is_some_and(|held| held[0]["api_key"] == key_material(material))
         });
         tokio::time::timeout(std::time::Duration::from_secs(60), rotated).await.expect("it is rotated");
         assert_exactly_one(&lab, "openai").await;

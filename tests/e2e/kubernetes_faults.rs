@@ -5,13 +5,19 @@
 
 use std::{
     cell::RefCell,
-    process::Command,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::Namespace;
-use kube::runtime::wait::await_condition;
+use k8s_openapi::{
+    api::{authorization::v1::SubjectAccessReview, core::v1::Namespace, rbac::v1::RoleBinding},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api,
+    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
+    runtime::wait::await_condition,
+};
 use serde_json::json;
 use test_kubeproxy::{Asked, Fault, Operation, Point, Times};
 use toolzz_operator::api::FINALIZER;
@@ -156,13 +162,9 @@ async fn trouble(lab: &Lab, run: &Run<Trouble>, course: &Course) -> Result<(), F
             tell_of_rights(lab, place).await;
         }
         Trouble::BindingDeleted => {
-            let bindings = kubectl(lab, &["get", "rolebinding", "-o", "json"]);
-            let mut bindings: serde_json::Value = serde_json::from_slice(&bindings).unwrap();
-            for binding in bindings["items"].as_array_mut().unwrap() {
-                let meta = binding["metadata"].as_object_mut().unwrap();
-                meta.retain(|field, _| matches!(field.as_str(), "name" | "namespace" | "labels"));
-            }
-            kubectl(lab, &["delete", "rolebinding", "--all"]);
+            let api: Api<RoleBinding> = Api::namespaced(lab.client.clone(), &lab.namespace);
+            let bindings = api.list(&ListParams::default()).await.unwrap().items;
+            api.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
             until_may(lab, false).await;
             proxy.cut_watches(is_watch);
             let request = Request::in_hand(lab, &place.effect);
@@ -172,9 +174,11 @@ async fn trouble(lab: &Lab, run: &Run<Trouble>, course: &Course) -> Result<(), F
                 return missed(&format!("the API server answered {status:?}"));
             }
             tokio::time::sleep(AWAY).await;
-            let file = lab.directory.join("bindings.json");
-            std::fs::write(&file, bindings.to_string()).unwrap();
-            kubectl(lab, &["create", "-f", file.to_str().unwrap()]);
+            for mut binding in bindings {
+                let ObjectMeta { name, labels, .. } = std::mem::take(&mut binding.metadata);
+                binding.metadata = ObjectMeta { name, labels, ..ObjectMeta::default() };
+                api.create(&PostParams::default(), &binding).await.unwrap();
+            }
             until_may(lab, true).await;
             tell_of_rights(lab, place).await;
         }
@@ -209,7 +213,9 @@ async fn trouble(lab: &Lab, run: &Run<Trouble>, course: &Course) -> Result<(), F
             let patch = json!([{
                 "op": "add", "path": "/spec/versions/0/additionalPrinterColumns/1/description", "value": description,
             }]);
-            kubectl(lab, &["patch", "crd", "toolzzcredentials.toolzz.com.br", "--type=json", "-p", &patch.to_string()]);
+            let api: Api<CustomResourceDefinition> = Api::all(lab.client.clone());
+            let patch = Patch::<()>::Json(serde_json::from_value(patch).unwrap());
+            api.patch("toolzzcredentials.toolzz.com.br", &PatchParams::default(), &patch).await.unwrap();
             drop(gate);
             // Its watch was cut, so it began another.
             proxy.until(move |state| asked(state) > before).await;
@@ -228,21 +234,17 @@ async fn trouble(lab: &Lab, run: &Run<Trouble>, course: &Course) -> Result<(), F
     Ok(())
 }
 
-fn kubectl(lab: &Lab, args: &[&str]) -> Vec<u8> {
-    let output = lab.plane.kubectl(["-n", &lab.namespace]).args(args).output().unwrap();
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
-}
-
 /// Waits until the API server allows the operator's account its writes, or no longer does.
 async fn until_may(lab: &Lab, may: bool) {
-    let account = format!("--as=system:serviceaccount:{}:op-toolzz-operator", lab.namespace);
-    let asks = |what: &str| {
-        let args = ["-n", &lab.namespace, "auth", "can-i", what, "toolzzcredentials.toolzz.com.br", &account];
-        let mut command: Command = lab.plane.kubectl(args);
-        String::from_utf8(command.output().unwrap().stdout).unwrap().trim() == "yes"
-    };
-    while asks("patch") != may {
+    let api: Api<SubjectAccessReview> = Api::all(lab.client.clone());
+    let spec = json!({
+        "user": format!("system:serviceaccount:{}:op-toolzz-operator", lab.namespace),
+        "resourceAttributes": {
+            "namespace": lab.namespace, "verb": "patch", "group": "toolzz.com.br", "resource": "toolzzcredentials",
+        },
+    });
+    let review: SubjectAccessReview = serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap();
+    while api.create(&PostParams::default(), &review).await.unwrap().status.unwrap().allowed != may {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -349,7 +351,7 @@ async fn a_namespace_that_goes_at_any_effect_leaves_nothing_active() {
         let gate = gate.unwrap();
         let held = tokio::time::timeout(PATIENCE, gate.until_nth(place.nth)).await;
         held.map_err(|_| Failure::missed("it never came", &lab))?;
-        let namespaces: kube::Api<Namespace> = kube::Api::all(lab.client.clone());
+        let namespaces: Api<Namespace> = Api::all(lab.client.clone());
         namespaces.delete(&tenant, &Default::default()).await.unwrap();
         let terminates = |namespace: Option<&Namespace>| {
             namespace.is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some())

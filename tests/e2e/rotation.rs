@@ -60,7 +60,7 @@ async fn replace_survives_a_second_rotation_within_the_grace_period_and_a_way_ba
 
 async fn replace_survives_a_kill(operation: Operation, point: Point) {
     let mut lab = Lab::start("replacekill").await;
-    lab.credential_with("openai", replace("5s")).await;
+    lab.credential_with("openai", replace("15s")).await;
     lab.until_ready("openai").await;
     let gate = lab.simulator.hold(operation, point);
     lab.rotate("openai", "new").await;
