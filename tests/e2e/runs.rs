@@ -136,7 +136,7 @@ pub enum Kind {
 
 impl Failure {
     pub fn stuck(text: &str) -> Self {
-        Self { kind: Kind::Stuck, text: tail(text).to_owned() }
+        Self { kind: Kind::Stuck, text: tail(text) }
     }
 
     pub fn missed(what: &str, lab: &Lab) -> Self {
@@ -396,10 +396,11 @@ pub fn chosen(variable: &str, otherwise: &[Workload]) -> Vec<Workload> {
     workloads
 }
 
-pub fn tail(text: &str) -> &str {
-    let mut from = text.len().saturating_sub(8000);
-    while !text.is_char_boundary(from) {
-        from += 1;
-    }
-    &text[from..]
+/// The last of a text with a log in it, without what the operator's libraries have logged.
+pub fn tail(log: &str) -> String {
+    let of_library = |line: &&str| line.starts_with('{') && !line.contains(r#""target":"toolzz_operator"#);
+    let own = log.lines().filter(|line| !of_library(line));
+    let mut last: Vec<&str> = own.rev().take(60).map(|line| line.split(r#","span":"#).next().unwrap_or(line)).collect();
+    last.reverse();
+    last.join("\n")
 }

@@ -489,10 +489,11 @@ impl Operator {
         self.child.try_wait().unwrap()
     }
 
-    /// What everybody on the machine may see of it: arguments, and for its user the environment.
-    pub fn told(&self) -> String {
-        let read = |what: &str| std::fs::read(format!("/proc/{}/{what}", self.child.id())).unwrap();
-        String::from_utf8_lossy(&[read("cmdline"), read("environ")].concat()).into_owned()
+    /// What everybody on the machine may see of it: arguments, and for its user the environment. `None`: it has ended.
+    pub fn told(&self) -> Option<String> {
+        let read = |what: &str| std::fs::read(format!("/proc/{}/{what}", self.child.id())).ok();
+        let (arguments, environment) = (read("cmdline")?, read("environ")?);
+        (!arguments.is_empty()).then(|| String::from_utf8_lossy(&[arguments, environment].concat()).into_owned())
     }
 
     /// SIGTERM; the exit code.
