@@ -9,7 +9,7 @@ use crate::tools::{self, Module, Tool};
 /// Why a tool cannot be found.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("{name} is not built: run `controlplane build` (about ten minutes on two cores)")]
+    #[error("{name} is not built: run `controlplane build`, which takes some minutes for most tools")]
     NotBuilt { name: String },
     #[error("there is no tool {name:?}, only {known}")]
     Unknown { name: String, known: String },

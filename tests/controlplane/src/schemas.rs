@@ -258,3 +258,65 @@ fn refer_to_definitions(value: &mut Value, wanted: &mut BTreeSet<String>) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_is_closed_unless_it_may_have_more_fields() {
+        let field = json!({"a": {"type": "string"}});
+        for (schema, closed) in [
+            (json!({"properties": field}), true),
+            (json!({"type": "object"}), false),
+            (json!({"additionalProperties": {"type": "string"}}), false),
+            (json!({"properties": field, "x-kubernetes-preserve-unknown-fields": true}), false),
+            (json!({"properties": field, "x-kubernetes-embedded-resource": true}), false),
+        ] {
+            let nested = [
+                json!({"properties": {"inner": schema}}),
+                json!({"items": schema}),
+                json!({"additionalProperties": schema}),
+                json!({"properties": {"inner": {"items": {"additionalProperties": schema}}}}),
+            ];
+            for mut outer in nested {
+                close(&mut outer);
+                let expected = json!({"properties": field, "additionalProperties": false});
+                assert_eq!(outer.to_string().contains(&expected.to_string()), closed, "{outer}");
+            }
+        }
+        let mut conditions = json!({"anyOf": [{"properties": {"a": {"minLength": 1}}}, {"required": ["b"]}]});
+        let before = conditions.clone();
+        close(&mut conditions);
+        assert_eq!(conditions, before);
+    }
+
+    #[test]
+    fn types_that_json_schema_does_not_have_become_lists() {
+        let mut schema = json!({"properties": {
+            "port": {"x-kubernetes-int-or-string": true, "description": "a port"},
+            "description": {"type": "string", "nullable": true},
+        }});
+        close(&mut schema);
+        assert_eq!(schema["properties"]["port"]["type"], json!(["integer", "string"]));
+        assert_eq!(schema["properties"]["description"]["type"], json!(["string", "null"]));
+    }
+
+    #[test]
+    fn what_is_referred_to_comes_along_once() {
+        let reference = |name: &str| json!({"$ref": format!("{COMPONENTS}{name}")});
+        let schemas: Schemas = [
+            ("Tree", json!({"properties": {"branches": {"items": reference("Tree")}, "leaf": {"allOf": [reference("Leaf")]}}})),
+            ("Leaf", json!({"properties": {"$ref": {"type": "string"}}})),
+            ("Stone", json!({})),
+        ]
+        .map(|(name, schema)| (name.to_owned(), schema))
+        .into();
+        let bundled = bundle(reference("Tree"), &schemas);
+        assert_eq!(bundled["$ref"], "#/definitions/Tree");
+        let definitions = bundled["definitions"].as_object().unwrap();
+        assert_eq!(definitions.keys().collect::<Vec<_>>(), ["Leaf", "Tree"]);
+        assert_eq!(definitions["Tree"]["properties"]["branches"]["items"]["$ref"], "#/definitions/Tree");
+        assert_eq!(definitions["Leaf"]["additionalProperties"], false);
+    }
+}
