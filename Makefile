@@ -54,7 +54,7 @@ demo: ## the main job, shown on an embedded control plane and a simulated Toolzz
 	$(CARGO) run --quiet -p test-controlplane -- build $(CONTROL_PLANE)
 	@BIN="$$($(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/debug" hack/demo.sh
 
-tools: ## build the control plane's programs and the checkers (once; about XXX minutes on two cores)
+tools: ## build the control plane's programs and the checkers (once; a quarter of an hour on two cores)
 	$(CARGO) build --workspace --bins
 	$(CARGO) run --quiet -p test-controlplane -- build
 

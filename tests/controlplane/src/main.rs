@@ -25,8 +25,8 @@ const ABOUT: &str = "A real Kubernetes control plane on loopback, for tests, the
 
 The tools (etcd, kube-apiserver, kube-controller-manager, kubectl, helm, and what checks manifests, charts, alerts and \
 health) are built once from their Go modules, in the versions pinned in tests/controlplane/tools, into the cache folder of \
-the user. This needs Go and takes about XXX minutes on two cores. Tools found in the directory KUBEBUILDER_ASSETS are used \
-as they are.";
+the user. This needs Go and takes a quarter of an hour on two cores, ten minutes of it for the control plane. Tools found \
+in the directory KUBEBUILDER_ASSETS are used as they are.";
 
 #[derive(Parser)]
 #[command(name = "controlplane", about = ABOUT)]

@@ -83,26 +83,26 @@ pub(crate) const MODULES: [Module; 10] = [
     },
     Module {
         stamp: &["github.com/helm-unittest/helm-unittest/internal/build.version={version}"],
-        tools: &[tool("helm-unittest", "github.com/helm-unittest/helm-unittest/cmd/helm-unittest", 60)],
+        tools: &[tool("helm-unittest", "github.com/helm-unittest/helm-unittest/cmd/helm-unittest", 45)],
         ..module("helm-unittest", HELM_UNITTEST, "github.com/helm-unittest/helm-unittest")
     },
     Module {
         stamp: &["main.version={version}"],
-        tools: &[tool("helm-docs", "github.com/norwoodj/helm-docs/cmd/helm-docs", 10)],
+        tools: &[tool("helm-docs", "github.com/norwoodj/helm-docs/cmd/helm-docs", 8)],
         ..module("helm-docs", HELM_DOCS, "github.com/norwoodj/helm-docs")
     },
     Module {
         stamp: &["main.version={version}"],
-        tools: &[tool("kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform", 10)],
+        tools: &[tool("kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform", 5)],
         ..module("kubeconform", KUBECONFORM, "github.com/yannh/kubeconform")
     },
     Module {
         stamp: &["main.version={version}"],
-        tools: &[tool("kube-score", "github.com/zegl/kube-score/cmd/kube-score", 40)],
+        tools: &[tool("kube-score", "github.com/zegl/kube-score/cmd/kube-score", 35)],
         ..module("kube-score", KUBE_SCORE, "github.com/zegl/kube-score")
     },
     Module {
-        // Rules are checked without a cloud to discover targets in: its clients are half of the program.
+        // Rules are checked without a cloud to discover targets in, and the clients of all clouds take long to compile.
         tags: "remove_all_sd",
         stamp: &["github.com/prometheus/common/version.Version={version}"],
         tools: &[tool("promtool", "github.com/prometheus/prometheus/cmd/promtool", 120)],
@@ -121,7 +121,7 @@ pub(crate) const MODULES: [Module; 10] = [
             ("main.go", include_str!("../tools/health/main.go")),
             ("lua.go", include_str!("../tools/health/lua.go")),
         ],
-        tools: &[tool("health", OWN, 30)],
+        tools: &[tool("health", OWN, 20)],
         ..module("health", HEALTH, "sigs.k8s.io/cli-utils")
     },
 ];
