@@ -83,7 +83,7 @@ pub(crate) const MODULES: [Module; 10] = [
     },
     Module {
         stamp: &["github.com/helm-unittest/helm-unittest/internal/build.version={version}"],
-        tools: &[tool("helm-unittest", "github.com/helm-unittest/helm-unittest/cmd/helm-unittest", 45)],
+        tools: &[tool("helm-unittest", "github.com/helm-unittest/helm-unittest/cmd/helm-unittest", 40)],
         ..module("helm-unittest", HELM_UNITTEST, "github.com/helm-unittest/helm-unittest")
     },
     Module {
@@ -98,14 +98,14 @@ pub(crate) const MODULES: [Module; 10] = [
     },
     Module {
         stamp: &["main.version={version}"],
-        tools: &[tool("kube-score", "github.com/zegl/kube-score/cmd/kube-score", 35)],
+        tools: &[tool("kube-score", "github.com/zegl/kube-score/cmd/kube-score", 25)],
         ..module("kube-score", KUBE_SCORE, "github.com/zegl/kube-score")
     },
     Module {
         // Rules are checked without a cloud to discover targets in, and the clients of all clouds take long to compile.
         tags: "remove_all_sd",
         stamp: &["github.com/prometheus/common/version.Version={version}"],
-        tools: &[tool("promtool", "github.com/prometheus/prometheus/cmd/promtool", 120)],
+        tools: &[tool("promtool", "github.com/prometheus/prometheus/cmd/promtool", 100)],
         ..module("promtool", PROMTOOL, "github.com/prometheus/prometheus")
     },
     Module {
@@ -121,7 +121,7 @@ pub(crate) const MODULES: [Module; 10] = [
             ("main.go", include_str!("../tools/health/main.go")),
             ("lua.go", include_str!("../tools/health/lua.go")),
         ],
-        tools: &[tool("health", OWN, 20)],
+        tools: &[tool("health", OWN, 15)],
         ..module("health", HEALTH, "sigs.k8s.io/cli-utils")
     },
 ];
