@@ -28,7 +28,7 @@ pub(crate) struct Module {
 pub(crate) struct Tool {
     pub(crate) name: &'static str,
     pub(crate) origin: Origin,
-    /// Measured on two cores with empty caches, downloads included.
+    /// On two cores with empty caches, downloads included: measured, or in proportion to the processor time of one that was.
     pub(crate) cold_seconds: u64,
 }
 
