@@ -6,6 +6,8 @@ CARGO ?= cargo
 TEST_THREADS ?= 8
 # Tools belong to the user, not to a clone: a fresh one does not build them again.
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/toolzz-operator
+# What a control plane runs, of all the tools.
+CONTROL_PLANE := etcd kube-apiserver kube-controller-manager kubectl helm
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
@@ -53,15 +55,18 @@ takeovers: ## SIGSTOP of the leader at every effect, woken when another leads; W
 kubernetes-faults: ## every fault of the Kubernetes API at every effect there; WORKLOADS as above
 	TOOLZZ_KUBERNETES_FAULTS=$(or $(WORKLOADS),all) $(CARGO) test --test e2e kubernetes_faults:: -- --nocapture
 
-demo: tools ## the main job, shown on an embedded control plane and a simulated Toolzz
+demo: ## the main job, shown on an embedded control plane and a simulated Toolzz
+	$(CARGO) build --workspace --bins
+	$(CARGO) run --quiet -p test-controlplane -- build $(CONTROL_PLANE)
 	@BIN="$$($(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/debug" hack/demo.sh
 
-tools: ## build the control plane's programs (once; about ten minutes on two cores)
+tools: ## build the control plane's programs and the checkers (once; a quarter of an hour on two cores)
 	$(CARGO) build --workspace --bins
 	$(CARGO) run --quiet -p test-controlplane -- build
 
 check: tools ## format, lints, licences, generated files, chart
 	$(CARGO) fmt --all --check
+	@unformatted="$$(gofmt -l tests/controlplane/tools)"; test -z "$$unformatted" || { echo "not as gofmt writes it: $$unformatted"; exit 1; }
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
 	$(MAKE) --no-print-directory generated deny chart-lint
 
