@@ -6,10 +6,12 @@ CARGO ?= cargo
 TEST_THREADS ?= 8
 # Tools belong to the user, not to a clone: a fresh one does not build them again.
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/toolzz-operator
+# What a control plane runs, of all the tools.
+CONTROL_PLANE := etcd kube-apiserver kube-controller-manager kubectl helm
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help demo test sequences schedules crashpoints takeovers model kubernetes-faults remote-faults proof bugs tools check generate generated deny chart-lint
+.PHONY: help demo test sequences schedules crashpoints takeovers model kubernetes-faults remote-faults fuzz proof bugs tools check generate generated deny chart-lint
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -23,10 +25,16 @@ sequences: ## a thousand random lives; SEED=n begins elsewhere
 remote-faults: ## every remote fault at every call, 400 pairs of them, and values made from the schema
 	TOOLZZ_FAULT_PAIRS=400 TOOLZZ_SEED=$(or $(SEED),1) $(CARGO) test --test e2e -- remote_faults schema
 
+fuzz: SEED := $(or $(SEED),1)
+fuzz: ## random answers of Toolzz and random records; SEED=random or a number, CASES=n
+	seed=$(SEED); [ "$$seed" != random ] || seed=$$RANDOM$$RANDOM; echo "seed $$seed"; \
+	TOOLZZ_FUZZ_SEED=$$seed PROPTEST_CASES=$(or $(CASES),20000) $(CARGO) test --lib -- wire::properties plan::ledger; \
+	[ -z "$${TOOLZZ_PROOF:-}" ] || echo "$(or $(CASES),20000) cases of each of $$($(CARGO) test --lib -- --list wire::properties any_text_is_read | grep -c ': test$$') properties from seed $$seed" > "$$TOOLZZ_PROOF/fuzz"
+
 proof: tools ## all of the above with the large counts, and the table in docs/guarantees.md (an hour and a half)
 	mkdir -p target/proof
 	rm -f target/proof/*
-	TOOLZZ_PROOF="$(CURDIR)/target/proof" $(MAKE) --no-print-directory model sequences schedules crashpoints takeovers kubernetes-faults remote-faults bugs
+	TOOLZZ_PROOF="$(CURDIR)/target/proof" $(MAKE) --no-print-directory model fuzz sequences schedules crashpoints takeovers kubernetes-faults remote-faults bugs
 	hack/proof-table.sh target/proof
 
 bugs: tools ## plant bugs, one at a time, and show that tests find them (about half an hour); ONLY=word for some
@@ -35,7 +43,7 @@ bugs: tools ## plant bugs, one at a time, and show that tests find them (about h
 model: ## every order of events within bounds, over the production planner (minutes)
 	$(CARGO) run --release --quiet -p model-check -- $(ONLY)
 
-schedules: ## a thousand with two operators and one lease, which is lost again and again
+schedules: ## a thousand with two operators and one lease, which is lost again and again (half an hour); SEED=n begins elsewhere
 	TOOLZZ_SCHEDULES=1000 TOOLZZ_SEED=$(or $(SEED),1) $(CARGO) test --test e2e two_operators
 
 crashpoints: ## SIGKILL at every effect of every workload; WORKLOADS=Create,Delete: of some
@@ -45,17 +53,20 @@ takeovers: ## SIGSTOP of the leader at every effect, woken when another leads; W
 	TOOLZZ_TAKEOVERS=$(or $(WORKLOADS),all) $(CARGO) test --test e2e a_leader_stopped -- --nocapture
 
 kubernetes-faults: ## every fault of the Kubernetes API at every effect there; WORKLOADS as above
-	TOOLZZ_KUBERNETES_FAULTS=$(or $(WORKLOADS),all) $(CARGO) test --test e2e kubernetes_api -- --nocapture
+	TOOLZZ_KUBERNETES_FAULTS=$(or $(WORKLOADS),all) $(CARGO) test --test e2e kubernetes_faults:: -- --nocapture
 
-demo: tools ## the main job, shown on an embedded control plane and a simulated Toolzz
+demo: ## the main job, shown on an embedded control plane and a simulated Toolzz
+	$(CARGO) build --workspace --bins
+	$(CARGO) run --quiet -p test-controlplane -- build $(CONTROL_PLANE)
 	@BIN="$$($(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/debug" hack/demo.sh
 
-tools: ## build the control plane's programs (once; about ten minutes on two cores)
+tools: ## build the control plane's programs and the checkers (once; a quarter of an hour on two cores)
 	$(CARGO) build --workspace --bins
 	$(CARGO) run --quiet -p test-controlplane -- build
 
 check: tools ## format, lints, licences, generated files, chart
 	$(CARGO) fmt --all --check
+	@unformatted="$$(gofmt -l tests/controlplane/tools)"; test -z "$$unformatted" || { echo "not as gofmt writes it: $$unformatted"; exit 1; }
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
 	$(MAKE) --no-print-directory generated deny chart-lint
 

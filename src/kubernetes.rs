@@ -12,8 +12,11 @@ use tower::filter::FilterLayer;
 
 use crate::remote::{Clock, Tenure};
 
-/// The longest one call may take, the client's own retries included. A connection that is half open answers never.
+/// The longest one call may take. A connection that is half open answers never.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
+/// For how long nothing may come over a connection: more than a watch on which nothing happens lasts (290 s). It ends what has
+/// no limit of its own, as the lists of the watches.
+const SILENCE_LIMIT: Duration = Duration::from_secs(360);
 
 /// Why a write was not sent to the API server.
 #[derive(Debug, Error)]
@@ -22,11 +25,17 @@ struct NotLeading;
 
 /// Access to Kubernetes that writes only while this process may: it is asked where the request is sent, also for one that
 /// was decided long before.
-pub(crate) fn client(config: kube::Config, tenure: Tenure, clock: Clock) -> kube::Result<Client> {
+///
+/// Nothing is sent again by itself: that would be past the question, and of a write that took effect the answer would be lost.
+pub(crate) fn client(mut config: kube::Config, tenure: Tenure, clock: Clock) -> kube::Result<Client> {
     let only_while_leading = move |request: Request<Body>| {
         let may = request.method() == Method::GET || tenure.remaining(clock.now()).is_some();
         may.then_some(request).ok_or(NotLeading)
     };
+    config.default_retry = false;
+    config.read_timeout = Some(SILENCE_LIMIT);
+    // A pooled connection was silent before, too.
+    config.reset_reader_on_write = true;
     Ok(ClientBuilder::try_from(config)?.with_layer(&FilterLayer::new(only_while_leading)).build())
 }
 
@@ -54,6 +63,12 @@ pub(crate) fn answered(error: &kube::Error, code: u16) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use axum::http::StatusCode;
     use k8s_openapi::api::core::v1::ConfigMap;
     use kube::{
         Api,
@@ -84,5 +99,23 @@ mod tests {
             }
             assert_eq!(brief(&api.get("n").await.unwrap_err()), "no connection", "reading is free");
         }
+    }
+
+    #[tokio::test]
+    async fn a_write_is_sent_once_whatever_the_answer() {
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = kube::Config::new(format!("http://{}", server.local_addr().unwrap()).parse().unwrap());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let busy = axum::Router::new().fallback(move || async move {
+            count.fetch_add(1, Ordering::Relaxed);
+            (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "0")], "")
+        });
+        tokio::spawn(axum::serve(server, busy).into_future());
+        let (clock, tenure) = (Clock::start(), Tenure::unlimited());
+        let api: Api<ConfigMap> = Api::namespaced(client(config, tenure, clock).unwrap(), "n");
+        let answer = api.create(&PostParams::default(), &ConfigMap::default()).await.unwrap_err();
+        assert!(answered(&answer, 503), "{answer}");
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
 }

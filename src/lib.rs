@@ -8,7 +8,7 @@
 //! - [`secrets`]: from references to key material that cannot be printed.
 //! - [`controller`]: the shell: watches, the loop, one effect per step.
 //! - `kubernetes`: a time limit for calls of the Kubernetes API, and their errors without what they quote.
-//! - [`runtime`]: health, metrics, logs, shutdown.
+//! - [`runtime`]: leader election, health, metrics, logs, shutdown.
 //! - [`cli`]: the commands.
 //!
 //! `controller → plan, remote, secrets, api`; `plan → api`; `remote, secrets → api`.
@@ -16,6 +16,8 @@
 pub mod api;
 pub mod cli;
 pub mod controller;
+#[cfg(test)]
+mod fuzz;
 mod kubernetes;
 pub mod plan;
 pub mod remote;

@@ -310,7 +310,7 @@ pub struct ToolzzCredentialStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub last_handled_reconcile_at: Option<String>,
-    /// A request that Toolzz rejected; the same one is not sent again.
+    /// A request that Toolzz rejected; the same one is not sent again for a while.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<Rejected>,
     /// A copy of the operator's record (the annotation toolzz.com.br/ledger): either of the two is enough to recover.

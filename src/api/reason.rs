@@ -91,7 +91,7 @@ reasons! {
     Forbidden: Stalled,
     /// The spec or the Secret's content cannot be sent. The message names the field.
     InvalidSpec: Stalled,
-    /// The Toolzz API rejected the request. It is not sent again until the spec or the key material changes.
+    /// The Toolzz API rejected the request. It is sent again when the spec or the key material changes, or after a while (six times `--resync-interval`).
     RejectedByApi: Stalled,
     /// Toolzz already has a credential of this name for this user, unity and integration that no resource holds. Rename one, or set `spec.onConflict`.
     NameConflict: Stalled,

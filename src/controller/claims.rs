@@ -24,6 +24,17 @@ struct Claim {
     ledger: Ledger,
 }
 
+impl Claim {
+    fn new(object: &ToolzzCredential, service: &str, ledger: &Ledger) -> Self {
+        Self {
+            namespace: object.namespace().unwrap_or_default(),
+            name: object.name_any(),
+            service: service.to_owned(),
+            ledger: ledger.clone(),
+        }
+    }
+}
+
 /// Which resource holds which credential. By the resources' uids.
 #[derive(Default)]
 pub(super) struct Claims(Mutex<State>);
@@ -85,13 +96,7 @@ impl Claims {
     /// Takes note of what a resource's ledger says.
     pub fn set(&self, object: &ToolzzCredential, service: &str, ledger: &Ledger) {
         let Some(uid) = object.uid() else { return };
-        let claim = Claim {
-            namespace: object.namespace().unwrap_or_default(),
-            name: object.name_any(),
-            service: service.to_owned(),
-            ledger: ledger.clone(),
-        };
-        lock(&self.0).insert(&uid, claim);
+        lock(&self.0).insert(&uid, Claim::new(object, service, ledger));
     }
 
     /// Takes a credential for a resource, unless another holds it: who that is then. Before it is recorded, so that of
@@ -102,13 +107,7 @@ impl Claims {
         if let Some((_, claim)) = ledger.named().find_map(|id| state.others(service, id, &uid).next()) {
             return Err(told(claim, object.meta().namespace.as_deref()));
         }
-        let claim = Claim {
-            namespace: object.namespace().unwrap_or_default(),
-            name: object.name_any(),
-            service: service.to_owned(),
-            ledger: ledger.clone(),
-        };
-        state.insert(&uid, claim);
+        state.insert(&uid, Claim::new(object, service, ledger));
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use std::{
 use kube::{Client, Resource, runtime::reflector::ObjectRef};
 
 use crate::{
-    api::{LEDGER_ANNOTATION, Reason, TargetKind, ToolzzCredential, condition},
+    api::{CredentialId, LEDGER_ANNOTATION, Reason, TargetKind, ToolzzCredential, condition},
     plan::{Ledger, Memory, Place, Recorded, Settings},
     remote::{Clock, Tenure},
     runtime::Metrics,
@@ -39,24 +39,27 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// The ledger on a resource: the annotation, or else its copy in the status, and its text.
+    /// The latest ledger of a resource, and its text: the annotation, its copy in the status, or what this process has
+    /// seen or written before. Somebody may have put an earlier state of the resource back, or one without any.
     pub fn recorded(&self, object: &ToolzzCredential) -> (Recorded, Option<String>) {
         let meta = object.meta();
         let Some(uid) = meta.uid.as_deref() else { return (Recorded::Nothing, None) };
         let connection = Links::key_of(object);
         let place = place(object, &connection);
-        let annotation = meta.annotations.as_ref().and_then(|annotations| annotations.get(LEDGER_ANNOTATION));
         let copy = object.status.as_ref().and_then(|status| status.ledger.as_ref());
-        if annotation.is_none() && copy.is_none() {
-            return (Recorded::Nothing, None);
-        }
+        let written = [copy, annotation(object)];
+        let remembered = self.memories.ledger(uid);
         let mac = |parts: &[&[u8]]| self.key.mac(parts);
-        let read = |text: &'_ String| Some((Ledger::read(text, place, &mac)?, text.clone()));
-        // Of equal ones the annotation.
-        let found = copy.and_then(read).into_iter().chain(annotation.and_then(read));
+        let read = |text: &String| Some((Ledger::read(text, place, &mac)?, text.clone()));
+        // Of equal ones the last: the annotation.
+        let found = remembered.iter().chain(written.into_iter().flatten()).filter_map(read);
         match found.max_by_key(|(ledger, _)| (ledger.uid == *uid, ledger.sequence)) {
+            None if written == [None, None] => (Recorded::Nothing, None),
             None => (Recorded::Forged, None),
-            Some((ledger, text)) if ledger.uid == *uid => (Recorded::Own(ledger), Some(text)),
+            Some((ledger, text)) if ledger.uid == *uid => {
+                self.memories.keep_ledger(uid, &text);
+                (Recorded::Own(ledger), Some(text))
+            }
             Some((ledger, _)) => {
                 let service = self.links.of(object).map(|link| link.service.clone()).unwrap_or_default();
                 let held = ledger.named().any(|id| self.claims.holder(object, &service, id).is_some());
@@ -80,7 +83,7 @@ impl Context {
     /// Takes note of an object of the watch, before it is reconciled.
     pub fn seen(&self, object: &ToolzzCredential) {
         let Some(uid) = object.meta().uid.as_deref() else { return };
-        if self.memories.first_seen(uid, self.clock.now(), object.meta().generation) {
+        if self.memories.seen(uid, self.clock.now(), object) {
             self.metrics.queued(uid);
         }
         let ready = object.status.as_ref().and_then(|status| condition(&status.conditions, "Ready"));
@@ -90,36 +93,28 @@ impl Context {
         self.secrets.set(ObjectRef::from_obj(object), watched_secrets(object));
         self.config_maps.set(ObjectRef::from_obj(object), watched_config_maps(object));
         self.links.seen(object);
-        self.memories.caught_up(uid, object);
         self.claim(object, &self.recorded(object).0);
     }
 
-    /// Stops watching on behalf of a resource that is gone.
-    pub fn gone(&self, object: &ToolzzCredential) {
+    /// Stops watching on behalf of a resource whose name is free.
+    pub fn name_is_free(&self, object: &ToolzzCredential) {
         self.secrets.remove(&ObjectRef::from_obj(object));
         self.config_maps.remove(&ObjectRef::from_obj(object));
         self.links.gone(object);
-        if let Some(uid) = object.meta().uid.as_deref() {
-            self.claims.remove(uid);
-            self.metrics.gone(uid);
-        }
     }
 
-    /// Forgets a resource that is gone.
-    pub fn forget(&self, object: &ToolzzCredential) {
-        if let Some(uid) = object.meta().uid.as_deref() {
-            self.forget_uid(uid);
-        }
-        self.gone(object);
-    }
-
-    /// Forgets a resource that is gone, but nothing that is kept by its name.
-    pub fn forget_uid(&self, uid: &str) {
+    /// Forgets a resource that is gone, but nothing that is kept by its name: another may have it by now.
+    pub fn forget(&self, uid: &str) {
         // Before the claims: who takes one for a resource that is known has it removed here.
         self.memories.remove(uid);
         self.claims.remove(uid);
         self.metrics.gone(uid);
     }
+}
+
+/// The record as it stands on a resource.
+pub(super) fn annotation(object: &ToolzzCredential) -> Option<&String> {
+    object.meta().annotations.as_ref()?.get(LEDGER_ANNOTATION)
 }
 
 /// Where a ledger on this resource belongs.
@@ -167,14 +162,18 @@ pub(super) struct Remembered {
     pub at_work: Arc<tokio::sync::Mutex<()>>,
     /// An event has told that the ledger does not verify.
     pub told_invalid: bool,
-    /// What stays active when the resource goes was named.
-    pub told_left_active: bool,
+    /// What stays active when the resource goes, as far as it was named.
+    pub told_left_active: Vec<CredentialId>,
+    /// This process let the resource go.
+    pub released: bool,
+    /// The latest ledger of the resource that was seen or written, as text.
+    ledger: Option<String>,
     /// The connection could not be used when it was last asked for.
     pub unlinked: bool,
     /// The newest generation the watch has shown.
     seen_generation: Option<i64>,
-    /// The resource as the API server returned it from the operator's last write to it.
-    pub written: Option<Arc<ToolzzCredential>>,
+    /// The newest version of the resource that the watch, or the answer to an own write, has shown.
+    pub version: u128,
 }
 
 impl Remembered {
@@ -194,11 +193,14 @@ pub(super) fn version(object: &ToolzzCredential) -> u128 {
 pub(super) struct Memories(Mutex<HashMap<String, Remembered>>);
 
 impl Memories {
-    /// Begins to remember a resource, if it is new. Whether it is, or has a generation that was not seen before.
-    fn first_seen(&self, uid: &str, now: crate::api::Tick, generation: Option<i64>) -> bool {
+    /// Takes note of a version that the watch has shown, and begins to remember a resource that is new. Whether it is,
+    /// or has a generation that was not seen before.
+    fn seen(&self, uid: &str, now: crate::api::Tick, object: &ToolzzCredential) -> bool {
+        let generation = object.meta().generation;
         let mut memories = lock(&self.0);
         let new = !memories.contains_key(uid);
         let remembered = memories.entry(uid.to_owned()).or_insert_with(|| Remembered::since(now));
+        remembered.version = remembered.version.max(version(object));
         let edited = remembered.seen_generation != generation;
         remembered.seen_generation = generation;
         new || edited
@@ -213,13 +215,21 @@ impl Memories {
         }
     }
 
-    /// The watch has shown this version: an own write that is not newer need not be remembered.
-    fn caught_up(&self, uid: &str, object: &ToolzzCredential) {
+    fn ledger(&self, uid: &str) -> Option<String> {
+        lock(&self.0).get(uid)?.ledger.clone()
+    }
+
+    fn keep_ledger(&self, uid: &str, text: &str) {
         if let Some(remembered) = lock(&self.0).get_mut(uid)
-            && remembered.written.as_ref().is_some_and(|written| version(written) <= version(object))
+            && remembered.ledger.as_deref() != Some(text)
         {
-            remembered.written = None;
+            remembered.ledger = Some(text.to_owned());
         }
+    }
+
+    /// Whether the resource is there still; one that is gone is forgotten.
+    pub fn know(&self, uid: &str) -> bool {
+        lock(&self.0).contains_key(uid)
     }
 
     /// Does this unless the resource is gone.

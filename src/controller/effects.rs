@@ -3,7 +3,7 @@
 use super::{links::Link, pass::Pass};
 use crate::{
     api::{ListingKey, Reason, Row, Tick, marker_tag},
-    plan::{Desired, Material, Post, Put, Rejection, SentInPlace, Step, View, differences},
+    plan::{Answered, Desired, Material, Post, Put, Rejection, Step, View},
     remote::{NewCredential, NotDone, Outcome, Unknown},
     secrets,
 };
@@ -71,8 +71,7 @@ impl Pass<'_> {
 
     async fn post(&self, link: &Link, post: &Post, desired: &Desired) {
         let Some(values) = &self.values else { return };
-        // Whatever becomes of it: what was known of an earlier one is settled by now.
-        self.remember(|remembered| remembered.plan.given_up = None);
+        self.remember(|remembered| remembered.plan.posting());
         let credentials = values.to_json();
         let new = NewCredential {
             name: &post.name,
@@ -83,17 +82,15 @@ impl Pass<'_> {
         match link.connection.create(&new, &credentials).await {
             Outcome::Done(row) => {
                 tracing::info!(id = %row.id, tag = marker_tag(&post.name), "staged");
-                self.remember(|remembered| remembered.plan.lost_posts = 0);
+                let now = self.ctx.clock.now();
+                self.remember(|remembered| remembered.plan.posted(now));
                 self.learn(link, desired, row);
             }
             Outcome::NotDone(why) => self.not_done(&why, Some(post.fingerprint())),
             Outcome::Unknown(why) => {
                 tracing::warn!(%why, "outcome of a create is unknown; looking for it before anything is sent again");
                 let now = self.ctx.clock.now();
-                self.remember(|remembered| {
-                    remembered.plan.given_up = Some(now);
-                    remembered.plan.lost_posts += 1;
-                });
+                self.remember(|remembered| remembered.plan.post_lost(now));
             }
         }
     }
@@ -117,37 +114,19 @@ impl Pass<'_> {
             (None, _) => None,
         };
         let before = desired.listings().iter().find_map(|key| link.inventory.row(key, &put.id));
+        let sent = self.ctx.clock.now();
         match link.connection.update(&put.id, &put.fields, credentials.as_ref()).await {
             Outcome::Done(row) => {
                 tracing::info!(id = %put.id, changes = put.changes.join(","), "put right");
-                let rejected = put.verify(&row, self.ctx.clock.now());
-                // What really changed: where nothing was seen the whole row was sent.
-                let changes = match before {
-                    Some(before) if put.material.is_none() => differences(&row.fields, &before.row.fields),
-                    _ => put.changes.clone(),
+                let answered = Answered {
+                    own: put.id_is_own(view),
+                    deleting: desired.deleting_for.is_some(),
+                    sent,
+                    now: self.ctx.clock.now(),
+                    before: before.as_ref().map(|seen| &seen.row.fields),
                 };
-                let (inactive, secret_id) = (!row.fields.active, row.fields.secret_id.clone());
+                self.remember(|remembered| remembered.plan.put_answered(put, &row, &answered));
                 self.learn(link, desired, row);
-                let now = self.ctx.clock.now();
-                self.remember(|remembered| {
-                    let memory = &mut remembered.plan;
-                    if put.id_is_own(view) {
-                        memory.rejected.clear();
-                        memory.doubt = None;
-                        memory
-                            .corrected
-                            .extend(changes.iter().filter(|change| !view.memory.corrected.contains(change)));
-                    }
-                    if let Some(rejection) = rejected.clone() {
-                        memory.refused(rejection);
-                    }
-                    if inactive && (desired.deleting_for.is_some() || !put.id_is_own(view)) {
-                        memory.deactivated(&put.id, now);
-                    }
-                    if let (Some(digest), None) = (&put.material, &rejected) {
-                        memory.in_place = Some(SentInPlace { digest: digest.clone(), secret_id, at: now });
-                    }
-                });
             }
             Outcome::NotDone(why @ NotDone::Gone { .. }) => {
                 let now = self.ctx.clock.now();
@@ -167,10 +146,7 @@ impl Pass<'_> {
             Outcome::NotDone(why) => self.not_done(&why, Some(put.fingerprint())),
             Outcome::Unknown(Unknown { .. }) => {
                 let now = self.ctx.clock.now();
-                self.remember(|remembered| {
-                    remembered.plan.doubt = Some(now);
-                    remembered.plan.late_until = Some(now + self.ctx.settings.settle_period);
-                });
+                self.remember(|remembered| remembered.plan.put_lost(now, self.ctx.settings.settle_period));
                 self.trouble(
                     Reason::ApiUnavailable,
                     "the answer to an update was lost; looking before it is sent again",
@@ -185,7 +161,7 @@ impl Pass<'_> {
         let now = self.ctx.clock.now();
         match (why, request) {
             (NotDone::Rejected { .. } | NotDone::Unsendable { .. }, Some(request)) => {
-                let message = format!("{why}; not sent again until the spec or the key material changes");
+                let message = format!("{why}; sent again when the spec or the key material changes, or after a while");
                 let rejection = Rejection { request, reason: why.reason(), message, at: now };
                 self.remember(|remembered| remembered.plan.refused(rejection));
             }

@@ -14,7 +14,7 @@ use kube::{Api, Client, Resource, api::PostParams};
 use tokio::sync::mpsc;
 
 use crate::{
-    api::{Class, MANAGER, ToolzzCredential},
+    api::{Class, MANAGER},
     kubernetes::{brief, timed},
     plan::Happening,
     runtime::Metrics,
@@ -51,13 +51,8 @@ impl Events {
         (Self { queue, instance }, task)
     }
 
-    /// Tells what happened to a resource.
-    pub fn tell(&self, object: &ToolzzCredential, happening: &Happening) {
-        self.tell_of(object, happening);
-    }
-
-    /// Tells what happened to an object of any kind.
-    pub fn tell_of<K: Resource<DynamicType = ()>>(&self, object: &K, happening: &Happening) {
+    /// Tells what happened to an object.
+    pub fn tell<K: Resource<DynamicType = ()>>(&self, object: &K, happening: &Happening) {
         // The API server wants events of what has no namespace there.
         let namespace = object.meta().namespace.clone().unwrap_or_else(|| "default".to_owned());
         let good = happening.reason.class() == Class::Good;

@@ -177,18 +177,15 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ta
                     if listed.contains_key(&uid) {
                         continue;
                     }
-                    if listed.values().any(|other| *other == ObjectRef::from_obj(&*object)) {
-                        context.forget_uid(&uid);
-                    } else {
-                        context.forget(&object);
-                    }
+                    let name_is_free = !listed.values().any(|other| *other == ObjectRef::from_obj(&*object));
+                    ghost::gone(&context, &object, name_is_free);
                 }
                 listed = HashMap::new();
                 context.caches.listed(watches::Cache::Credentials, &of_scope);
                 tell_listed.send_replace(true);
             }
             Ok(watcher::Event::Apply(object)) => context.seen(object),
-            Ok(watcher::Event::Delete(object)) => ghost::gone(&context, object),
+            Ok(watcher::Event::Delete(object)) => ghost::gone(&context, object, true),
             Err(error) => context.caches.credentials_failed(error),
         })
         .reflect(writer)

@@ -6,11 +6,13 @@ use jiff::Timestamp;
 use kube::{Resource, runtime::controller::Action};
 
 use super::{
-    context::{Context, Remembered, secret_names, version},
+    context::{Context, Remembered, annotation, secret_names, version},
     links::Link,
 };
 use crate::{
-    api::{FINALIZER, ListingFacts, Reason, SecretVersion, TargetKind, TargetStatus, Tick, ToolzzCredential},
+    api::{
+        FINALIZER, ListingFacts, Reason, SecretVersion, TargetKind, TargetStatus, Tick, ToolzzCredential, condition,
+    },
     plan::{self, Desired, Happening, Material, Recorded, Sight, Step, Trouble, View},
     secrets,
 };
@@ -27,6 +29,8 @@ pub(super) struct Pass<'a> {
     pub ctx: &'a Context,
     pub uid: String,
     pub object: Arc<ToolzzCredential>,
+    /// When the object was taken from the cache, or was read.
+    pub read_at: Tick,
     /// The connection the resource uses, if it has one.
     pub link: Option<Arc<Link>>,
     pub material: Material,
@@ -44,14 +48,19 @@ pub(super) async fn reconcile(ctx: &Context, cached: Arc<ToolzzCredential>) -> A
     ctx.caches.filled().await;
     let at_work = ctx.memories.update(&uid, ctx.clock.now(), |remembered| Arc::clone(&remembered.at_work));
     let _at_work = at_work.lock().await;
-    let object = ctx.memories.update(&uid, ctx.clock.now(), |remembered| newest(remembered, cached));
-    let mut pass = Pass::new(ctx, uid, object);
+    let mut pass = Pass::new(ctx, uid, cached);
+    // Who acts on an object that is older than his own last write to it undoes what was recorded.
+    if pass.remember(|remembered| remembered.version) > version(&pass.object) {
+        pass.fetch().await;
+    }
     pass.material = pass.unchanged();
 
     // Each superseded credential takes some more.
     let most = MOST_STEPS + 4 * pass.object.status.as_ref().map_or(0, |status| status.retiring.len());
     for _ in 0..most {
-        if ctx.shutdown.is_requested() {
+        // What is gone meanwhile is nobody's any more, or in other hands: see `ghost`.
+        let ending = ctx.shutdown.is_requested();
+        if !ctx.memories.know(&pass.uid) || ending && !pass.owes_a_word() {
             return Action::await_change();
         }
         if pass.over {
@@ -70,23 +79,15 @@ pub(super) async fn reconcile(ctx: &Context, cached: Arc<ToolzzCredential>) -> A
                 return wake
                     .map_or_else(Action::await_change, |wake| Action::requeue(spread(wake - now, &ctx.settings)));
             }
+            step if ending && !matches!(step, Step::Look { .. } | Step::Publish(_)) => return Action::await_change(),
+            // Another operator may have recorded something else meanwhile: no write to Toolzz rests on what was read so
+            // long ago that it could come after what that other waited for.
+            Step::Post(_) | Step::Put(_) if now - pass.read_at > ctx.settings.settle_period / 3 => pass.fetch().await,
             step => pass.perform(step, &desired, &view).await,
         }
     }
     tracing::error!("no end after {most} steps; trying again later");
     Action::requeue(LONGEST_BACKOFF)
-}
-
-/// The newer of the cached object and the one returned by the last own write: acting on an object older than one's
-/// own last write to it would undo what was recorded.
-fn newest(remembered: &mut Remembered, cached: Arc<ToolzzCredential>) -> Arc<ToolzzCredential> {
-    if let Some(written) = &remembered.written {
-        if version(written) > version(&cached) {
-            return Arc::clone(written);
-        }
-        remembered.written = None;
-    }
-    cached
 }
 
 /// Periodic work is spread over a tenth of its interval, so that it does not come all at once.
@@ -96,7 +97,16 @@ fn spread(wait: Duration, settings: &plan::Settings) -> Duration {
 
 impl<'a> Pass<'a> {
     pub fn new(ctx: &'a Context, uid: String, object: Arc<ToolzzCredential>) -> Self {
-        Self { ctx, uid, object, link: None, material: Material::Unread, values: None, over: false }
+        Self {
+            ctx,
+            uid,
+            object,
+            read_at: ctx.clock.now(),
+            link: None,
+            material: Material::Unread,
+            values: None,
+            over: false,
+        }
     }
 }
 
@@ -104,6 +114,13 @@ impl Pass<'_> {
     /// Changes what is remembered of this resource.
     pub fn remember<T>(&self, change: impl FnOnce(&mut Remembered) -> T) -> T {
         self.ctx.memories.update(&self.uid, self.ctx.clock.now(), change)
+    }
+
+    /// A create is lost, and the status does not say so yet: the next process would not know to wait for it.
+    fn owes_a_word(&self) -> bool {
+        let ready = self.object.status.as_ref().and_then(|status| condition(&status.conditions, "Ready"));
+        let told = ready.is_some_and(|ready| ready.reason == Reason::OutcomeUnknown.as_str());
+        !told && self.remember(|remembered| remembered.plan.given_up.is_some())
     }
 
     /// Takes note of what is in the way; the planner waits until it is time to try again.
@@ -191,8 +208,12 @@ impl Pass<'_> {
             }
             memory
         });
+        // What a manifest that replaced the resource took away is put back, as long as that can be.
+        let whole = recorded.own().is_none()
+            || meta.deletion_timestamp.is_some()
+            || annotation(&self.object) == ledger_text.as_ref();
         let view = View {
-            finalizer: meta.finalizers.as_ref().is_some_and(|all| all.iter().any(|one| one == FINALIZER)),
+            finalizer: whole && meta.finalizers.as_ref().is_some_and(|all| all.iter().any(|one| one == FINALIZER)),
             recorded,
             ledger_text,
             target: self.standing_target(&status, &memory),
@@ -219,7 +240,7 @@ impl Pass<'_> {
         if invalid && !told {
             let note = "the annotation toolzz.com.br/ledger does not verify and counts as none".to_owned();
             tracing::warn!("{note}");
-            self.ctx.events.tell(&self.object, &Happening { reason: Reason::LedgerInvalid, note });
+            self.ctx.events.tell(&*self.object, &Happening { reason: Reason::LedgerInvalid, note });
         }
     }
 
@@ -288,33 +309,5 @@ impl Pass<'_> {
             claims_complete: ctx.caches.credentials_listed(),
             contested: own.and_then(|ledger| ctx.claims.contester(object, &link.service, &ledger.id)),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn object(version: &str) -> Arc<ToolzzCredential> {
-        let spec = json!({"userId": "u", "unityId": "n", "integrationId": "i", "name": "n", "credentials": []});
-        let manifest = json!({
-            "apiVersion": "toolzz.com.br/v1alpha1",
-            "kind": "ToolzzCredential",
-            "metadata": {"name": "one", "resourceVersion": version},
-            "spec": spec,
-        });
-        Arc::new(serde_json::from_value(manifest).unwrap())
-    }
-
-    #[test]
-    fn a_cache_that_is_older_than_the_own_write_is_not_acted_on() {
-        let mut remembered = Remembered::default();
-        remembered.written = Some(object("10"));
-        assert_eq!(version(&newest(&mut remembered, object("9"))), 10);
-        assert_eq!(version(&newest(&mut remembered, object("9"))), 10, "as long as it is older");
-        assert_eq!(version(&newest(&mut remembered, object("11"))), 11);
-        assert_eq!(remembered.written, None, "nothing is kept that the cache has");
     }
 }

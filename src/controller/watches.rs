@@ -85,7 +85,11 @@ where
     let begin = async move {
         // Not the store's own signal: that wakes one waiter only, and the controller is one already.
         let _ = listed.wait_for(|listed| *listed).await;
-        watcher(objects, config.page_size(super::PAGE)).default_backoff()
+        // `kubectl apply` leaves whole Secrets in an annotation.
+        let unread = |object: &mut PartialObjectMeta<K>| {
+            (object.metadata.annotations, object.metadata.managed_fields) = (None, None);
+        };
+        watcher(objects, config.page_size(super::PAGE)).default_backoff().modify(unread)
     };
     stream::once(begin).flatten().flat_map(move |event| {
         let ctx = ctx();

@@ -3,17 +3,24 @@
 use std::sync::Arc;
 
 use kube::{
-    Api, Resource,
+    Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
 };
 use serde_json::{Map, Value, json};
 
-use super::{context::place, links::Link, pass::Pass};
+use super::{
+    context::{place, version},
+    links::Link,
+    pass::Pass,
+};
 use crate::{
     api::{CredentialId, FINALIZER, LEDGER_ANNOTATION, MANAGER, Reason, ToolzzCredential, condition},
     kubernetes::{answered, brief, timed},
     plan::{Happening, Ledger, Material, Publication, Recorded, View},
 };
+
+/// Why something is left active, as a rule.
+pub(super) const AFTER_THE_DEADLINE: &str = "the deletion deadline is over";
 
 impl Pass<'_> {
     pub(super) async fn record(&mut self, link: &Link, ledger: &Ledger) {
@@ -48,10 +55,7 @@ impl Pass<'_> {
                 Recorded::Own(before) | Recorded::Former { ledger: before, .. } => !before.digest.is_empty(),
                 Recorded::Nothing | Recorded::Forged => true,
             };
-            self.remember(|remembered| {
-                remembered.plan.in_place = None;
-                remembered.plan.marked_unknown |= known && ledger.digest.is_empty();
-            });
+            self.remember(|remembered| remembered.plan.recorded(known, !ledger.digest.is_empty()));
         }
     }
 
@@ -65,7 +69,7 @@ impl Pass<'_> {
             }
             if let Some(happening) = &publication.event {
                 tracing::info!(reason = %happening.reason, note = happening.note, "status changed");
-                self.ctx.events.tell(&self.object, happening);
+                self.ctx.events.tell(&*self.object, happening);
             }
         }
     }
@@ -76,31 +80,37 @@ impl Pass<'_> {
             meta.finalizers.iter().flatten().filter(|one| one.as_str() != FINALIZER).collect();
         let patch = json!({ "metadata": { "resourceVersion": meta.resource_version, "finalizers": finalizers } });
         // Before it goes: if the process ends in between, nobody else would tell.
-        if !self.remember(|remembered| std::mem::replace(&mut remembered.told_left_active, true)) {
-            self.tell_left_active(left_active);
-        }
+        self.tell_left_active(left_active, AFTER_THE_DEADLINE);
+        // Also before: the answer may be lost.
+        self.remember(|remembered| remembered.released = true);
         if self.patch(patch, false).await {
             self.over = true;
             tracing::info!("let go: the finalizer is gone");
         }
     }
 
-    /// Names what stays active because it could not be deactivated in time.
-    pub(super) fn tell_left_active(&self, left_active: &[CredentialId]) {
+    /// Names, once each, what stays active because it could not be deactivated in time.
+    pub(super) fn tell_left_active(&self, left_active: &[CredentialId], why: &str) {
         for id in left_active {
-            let note =
-                format!("the deletion deadline is over: credential {id} stays active at Toolzz; deactivate it there");
+            let told = |told: &mut Vec<CredentialId>| {
+                told.contains(id) || {
+                    told.push(id.clone());
+                    false
+                }
+            };
+            if self.remember(|remembered| told(&mut remembered.told_left_active)) {
+                continue;
+            }
+            let note = format!("{why}: credential {id} stays active at Toolzz; deactivate it there");
             tracing::error!(%id, "{note}");
             self.ctx.metrics.orphaned();
-            self.ctx.events.tell(&self.object, &Happening { reason: Reason::DeletionBlocked, note });
+            self.ctx.events.tell(&*self.object, &Happening { reason: Reason::DeletionBlocked, note });
         }
     }
 
     /// One write to the resource, on condition that it is as this pass has it. True when it was written.
     async fn patch(&mut self, patch: Value, status: bool) -> bool {
-        let meta = self.object.meta();
-        let (Some(namespace), Some(name)) = (meta.namespace.clone(), meta.name.clone()) else { return false };
-        let api: Api<ToolzzCredential> = Api::namespaced(self.ctx.client.clone(), &namespace);
+        let (api, name) = self.api();
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         let patch = Patch::Merge(patch);
         let written = if status {
@@ -109,11 +119,8 @@ impl Pass<'_> {
             timed(api.patch(&name, &params, &patch)).await
         };
         match written {
-            Ok(mut object) => {
-                object.metadata.managed_fields = None;
-                self.object = Arc::new(object);
-                let object = Arc::clone(&self.object);
-                self.remember(|remembered| remembered.written = Some(object));
+            Ok(object) => {
+                self.have(object);
                 true
             }
             Err(error) if answered(&error, 404) => {
@@ -121,7 +128,7 @@ impl Pass<'_> {
                 false
             }
             Err(error) if answered(&error, 409) => {
-                self.fetch(&api, &name).await;
+                self.fetch().await;
                 false
             }
             Err(error) => {
@@ -131,22 +138,35 @@ impl Pass<'_> {
         }
     }
 
-    /// Somebody else wrote meanwhile: goes on with the resource as it is now.
-    async fn fetch(&mut self, api: &Api<ToolzzCredential>, name: &str) {
-        match timed(api.get_opt(name)).await {
+    /// Goes on with the resource as it is now: somebody wrote meanwhile, or the cache is behind.
+    pub(super) async fn fetch(&mut self) {
+        let (api, name) = self.api();
+        match timed(api.get_opt(&name)).await {
             Ok(Some(object)) if object.meta().uid.as_deref() == Some(&self.uid) => {
-                // An edited spec may want other material.
-                if object.meta().generation != self.object.meta().generation {
+                // An edited spec may want other material; and who wrote may have read newer.
+                if version(&object) != version(&self.object) {
                     self.material = Material::Unread;
                     self.values = None;
                 }
-                self.object = Arc::new(object);
-                let object = Arc::clone(&self.object);
-                self.remember(|remembered| remembered.written = Some(object));
+                self.have(object);
             }
             Ok(_) => self.over = true,
             Err(error) => self.kubernetes_trouble(&error),
         }
+    }
+
+    fn api(&self) -> (Api<ToolzzCredential>, String) {
+        let namespace = self.object.namespace().unwrap_or_default();
+        (Api::namespaced(self.ctx.client.clone(), &namespace), self.object.name_any())
+    }
+
+    /// The resource as the API server has just shown it.
+    fn have(&mut self, mut object: ToolzzCredential) {
+        object.metadata.managed_fields = None;
+        let shown = version(&object);
+        self.remember(|remembered| remembered.version = remembered.version.max(shown));
+        self.object = Arc::new(object);
+        self.read_at = self.ctx.clock.now();
     }
 
     /// The API server did not take a write. The status cannot be written either, so the pass ends here.

@@ -73,6 +73,12 @@ impl Planner<'_> {
         let stale = Tick((self.now - Tick(0)).saturating_sub(self.settings.resync_interval).as_millis() as u64);
         let since = [memory.doubt, self.requested()].into_iter().flatten().fold(stale, Tick::max);
         let fresh = |at: Tick| at > since || at == Tick(0) && since == Tick(0);
+        // What an earlier update, whose answer was lost, has done in the end only a listing after that tells.
+        if let Some(late_until) = memory.late_until.filter(|late_until| *late_until < self.now)
+            && view.sight.listing.is_none_or(|listing| listing.began_at <= late_until)
+        {
+            return Err(self.look(late_until));
+        }
 
         if let Some(seen) = view.sight.recorded.as_ref().filter(|seen| fresh(seen.at)) {
             return Ok(Some(seen));
@@ -278,10 +284,15 @@ impl Planner<'_> {
             let settled = inactive_since + self.settings.settle_period;
             if self.now <= settled {
                 sooner(just_after(settled));
-            } else if self.view.sight.listing.is_none_or(|listing| listing.began_at <= settled) {
-                return Err(self.look(settled));
-            } else {
+                continue;
+            }
+            // Only a listing that was read as a whole tells that nothing has brought it back.
+            if self.view.sight.listing.is_some_and(|listing| listing.began_at > settled && listing.complete) {
                 return Err(Plan::Do(Step::Record(ledger.without(&old.id))));
+            }
+            match self.confirms(settled) {
+                Ok(look) => return Err(look),
+                Err(again) => sooner(again),
             }
         }
         match refused {

@@ -323,9 +323,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        #![proptest_config(proptest::test_runner::Config {
-            rng_seed: proptest::test_runner::RngSeed::Fixed(1), failure_persistence: None, ..Default::default()
-        })]
+        #![proptest_config(crate::fuzz::config())]
 
         #[test]
         fn any_text_is_read_to_an_end_and_only_what_was_written_verifies(

@@ -11,6 +11,7 @@
 mod commit;
 mod delete;
 mod ledger;
+mod memory;
 mod next;
 mod report;
 mod stage;
@@ -20,10 +21,11 @@ mod tests;
 mod view;
 
 pub use ledger::{Ledger, Mac, Place, Recorded, Retiring, tag};
+pub use memory::{Answered, Memory, SentInPlace, Trouble};
 pub use next::next;
 use step::fingerprint;
 pub use step::{Happening, Post, Publication, Put, Rejection, Step, differences};
-pub use view::{Desired, Material, Memory, SentInPlace, Settings, Sight, Target, Trouble, View};
+pub use view::{Desired, Material, Settings, Sight, Target, View};
 
 /// Whether so many credentials vanished from a listing at once that it is the listing that is to be doubted: more than
 /// three, and more than a fifth of those that should be in it.

@@ -7,6 +7,9 @@ use super::{
 };
 use crate::api::{OnConflict, Reason, RotationStrategy, Tick, condition};
 
+/// For how many resync intervals a request that was refused is not sent again.
+const REFUSED_FOR: u32 = 6;
+
 /// Names the one thing to do next for a resource.
 ///
 /// Calling it again after the step was done, with what was learnt from it, leads to [`Step::Rest`].
@@ -18,8 +21,13 @@ pub fn next(desired: &Desired, view: &View, settings: &Settings, now: Tick) -> S
     };
     match plan {
         Plan::Do(step) => step,
-        Plan::Tell(verdict) => report(desired, view, &verdict)
-            .map_or(Step::Rest(verdict.wake), |publication| Step::Publish(Box::new(publication))),
+        Plan::Tell(mut verdict) => {
+            // Then it is looked at once more.
+            let late = view.memory.late_until.filter(|late_until| *late_until >= now).map(just_after);
+            verdict.wake = verdict.wake.into_iter().chain(late).min();
+            report(desired, view, &verdict)
+                .map_or(Step::Rest(verdict.wake), |publication| Step::Publish(Box::new(publication)))
+        }
     }
 }
 
@@ -212,7 +220,7 @@ impl Planner<'_> {
             let message = "the record on this resource does not verify, so whether it has a credential already is not \
                            known; take an existing one over with spec.externalId or spec.onConflict: Adopt, or, to \
                            have a new one in any case, remove the annotation toolzz.com.br/ledger and status.ledger";
-            return tell(Reason::LedgerInvalid, message, None);
+            return tell(Reason::LedgerInvalid, message, self.later());
         }
         let base = match (&self.desired.external_id, self.desired.on_conflict) {
             (Some(id), _) => self.external(id).map(Some),
@@ -246,18 +254,20 @@ impl Planner<'_> {
         Some(self.now + self.settings.resync_interval)
     }
 
-    /// What is known of a request that the API has refused before, in this process or an earlier one.
+    /// What is known of a request that the API has refused lately, in this process or an earlier one. What was refused
+    /// is not refused for ever: the reason may have been at Toolzz.
     pub fn rejection(&self, request: &str) -> Option<Rejection> {
-        if let Some(rejection) = self.view.memory.rejection(request) {
-            return Some(rejection.clone());
-        }
-        let told = self.view.status.rejected.as_ref().filter(|_| self.requested().is_none())?;
-        (told.request == request).then(|| Rejection {
-            request: told.request.clone(),
-            reason: Reason::from_name(&told.reason).unwrap_or(Reason::RejectedByApi),
-            message: told.message.clone(),
-            at: Tick(0),
-        })
+        let told = || {
+            let told = self.view.status.rejected.as_ref().filter(|_| self.requested().is_none())?;
+            (told.request == request).then(|| Rejection {
+                request: told.request.clone(),
+                reason: Reason::from_name(&told.reason).unwrap_or(Reason::RejectedByApi),
+                message: told.message.clone(),
+                at: self.view.memory.first_seen,
+            })
+        };
+        let known = self.view.memory.rejection(request).cloned().or_else(told)?;
+        (self.now <= known.at + self.settings.resync_interval * REFUSED_FOR).then_some(known)
     }
 }
 

@@ -4,17 +4,13 @@ use super::{
     Ledger, Post, Step,
     next::{Plan, Planner, just_after, rejected, tell},
 };
-use crate::api::{CredentialId, ListingFacts, OnConflict, Reason, Seen};
+use crate::api::{CredentialId, ListingFacts, OnConflict, Reason, Seen, Tick, condition};
 
 impl Planner<'_> {
     /// Makes sure of one inactive credential that holds the material, and has it recorded: as the resource's first
     /// (no `base`), as new material for the credential that `base` records, or in its place (`replace`).
     pub fn stage(&self, base: Option<&Ledger>, digest: &str, replace: bool) -> Plan {
-        let listing = match self.looked() {
-            Ok(listing) => listing,
-            Err(plan) => return plan,
-        };
-        // Several can be there after lost answers; every operator takes the same one.
+        // Several can be there after lost answers; every operator takes the same one. What is there needs no look.
         if let Some(seen) = self.view.sight.marked.iter().min_by(|a, b| a.row.id.cmp(&b.row.id)) {
             return Plan::Do(Step::Record(match base {
                 None => Ledger::fresh(&self.desired.uid, &seen.row, digest),
@@ -22,13 +18,17 @@ impl Planner<'_> {
                 Some(base) => base.repointed(&seen.row, digest),
             }));
         }
-        if let Some(given_up) = self.view.memory.given_up {
+        let listing = match self.looked() {
+            Ok(listing) => listing,
+            Err(plan) => return plan,
+        };
+        if let Some(given_up) = self.given_up() {
             // Each further answer that is lost doubles the wait: if listings do not show what was created, every
             // attempt leaves a credential behind that nobody can find.
             let settled =
                 given_up + self.settings.settle_period * 2u32.pow(self.view.memory.lost_posts.clamp(1, 9) - 1);
             if self.now <= settled {
-                let message = "the answer to a create was lost; looking again before anything is sent";
+                let message = "what came of a create is not known; looking again before anything is sent";
                 return tell(Reason::OutcomeUnknown, message, Some(just_after(settled)));
             }
             if listing.began_at <= settled {
@@ -57,9 +57,20 @@ impl Planner<'_> {
 
     /// A look that began before the resource was seen, or before a lost POST was given up, proves nothing.
     fn looked(&self) -> Result<ListingFacts, Plan> {
-        let memory = &self.view.memory;
-        let since = memory.given_up.map_or(memory.first_seen, |given_up| given_up.max(memory.first_seen));
+        let first_seen = self.view.memory.first_seen;
+        let since = self.given_up().map_or(first_seen, |given_up| given_up.max(first_seen));
         self.view.sight.listing.filter(|listing| listing.began_at > since).ok_or_else(|| self.look(since))
+    }
+
+    /// When a POST was given up with its outcome unknown; by an earlier process, at the latest when the resource was
+    /// first seen.
+    fn given_up(&self) -> Option<Tick> {
+        let memory = &self.view.memory;
+        let told = || {
+            let ready = condition(&self.view.status.conditions, "Ready")?;
+            (ready.reason == Reason::OutcomeUnknown.as_str()).then_some(memory.first_seen)
+        };
+        memory.given_up.or_else(told)
     }
 
     /// Active credentials of the final name that nobody holds. Inactive ones are what deletions leave behind: nobody

@@ -120,7 +120,7 @@ pub struct Rejection {
     pub reason: Reason,
     /// Why, for people.
     pub message: String,
-    /// When; zero where an earlier process told.
+    /// When; where an earlier process told, when the resource was first seen.
     pub at: Tick,
 }
 

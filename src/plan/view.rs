@@ -4,11 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Ledger, Recorded, Rejection, fingerprint};
+use super::{Ledger, Memory, Recorded, fingerprint};
 use crate::api::{
     CredentialId, CredentialType, DeletionPolicy, Fields, ListingFacts, ListingKey, OnConflict, Reason,
-    RotationStrategy, Row, SecretId, SecretVersion, Seen, TargetKeys, TargetKind, TargetStatus, Tick,
-    ToolzzCredentialStatus,
+    RotationStrategy, Row, SecretVersion, Seen, TargetKeys, TargetKind, TargetStatus, ToolzzCredentialStatus,
 };
 
 /// What the resource asks for.
@@ -154,148 +153,12 @@ pub struct Sight {
     pub contested: Option<String>,
 }
 
-/// Why nothing can be done for the moment.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Trouble {
-    /// As a reason.
-    pub reason: Reason,
-    /// For people; nothing of a remote body.
-    pub message: String,
-    /// When to try again; `None`: when something changes.
-    pub retry_at: Option<Tick>,
-}
-
-/// Key material that Toolzz took with an update.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SentInPlace {
-    /// Its digest.
-    pub digest: String,
-    /// The secretId of the answer.
-    pub secret_id: SecretId,
-    /// When the answer came.
-    pub at: Tick,
-}
-
-/// What this process remembers of a resource. Losing it costs a look, never a credential.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Memory {
-    /// When the resource was first seen: a look for a marker begins after it.
-    pub first_seen: Tick,
-    /// When a POST was given up with its outcome unknown.
-    pub given_up: Option<Tick>,
-    /// How many POSTs were given up since one was answered.
-    pub lost_posts: u32,
-    /// When a PUT was given up with its outcome unknown: what was seen before is in doubt.
-    pub doubt: Option<Tick>,
-    /// Until when a PUT whose answer was lost may still take effect.
-    pub late_until: Option<Tick>,
-    /// When the first listing began that lacked the recorded credential.
-    pub absent_since: Option<Tick>,
-    /// The credential that a PUT was told does not exist, and when.
-    pub gone: Option<(CredentialId, Tick)>,
-    /// The fields the last PUT set, until the status says so.
-    pub corrected: Vec<&'static str>,
-    /// Credentials that were deactivated for good, or are gone, and when that was seen.
-    pub inactive: Vec<(CredentialId, Tick)>,
-    /// Credentials that a deactivation was told do not exist, and when. One answer is not believed.
-    pub missing: Vec<(CredentialId, Tick)>,
-    /// The material that was sent in place and is not recorded yet.
-    pub in_place: Option<SentInPlace>,
-    /// This process recorded that the material is unknown: none before it has an update on its way that carries any.
-    pub marked_unknown: bool,
-    /// The last value of the user's request, and when it was seen.
-    pub requested: Option<(String, Tick)>,
-    /// The target as this process wrote it.
-    pub target: Option<TargetStatus>,
-    /// The uid of a former target that is gone.
-    pub target_dropped: Option<String>,
-    /// Why the target cannot be written, and when that was found.
-    pub target_conflict: Option<(String, Tick)>,
-    /// The requests the API refused in this process, since one for the resource's own credential was taken.
-    pub rejected: Vec<Rejection>,
-    /// What keeps the operator from going on.
-    pub trouble: Option<Trouble>,
-}
-
-impl Memory {
-    /// Takes note of whether a fresh listing shows the recorded credential, and the superseded ones inactive.
-    pub fn observe(&mut self, sight: &Sight) {
-        self.absent_since = match (&sight.recorded, sight.listing) {
-            (None, Some(listing)) if listing.complete => self.absent_since.or(Some(listing.began_at)),
-            (None, _) => self.absent_since,
-            (Some(_), _) => None,
-        };
-        if sight.recorded.as_ref().is_some_and(|seen| self.gone.as_ref().is_some_and(|(_, since)| seen.at > *since)) {
-            self.gone = None;
-        }
-        if let Some(listing) = sight.listing.filter(|listing| listing.complete && !listing.suspect) {
-            // What is active is in every listing.
-            let active = |id: &CredentialId| {
-                let mut shown = sight.recorded.iter().chain(&sight.retiring);
-                shown.any(|seen| seen.row.id == *id && seen.row.fields.active)
-            };
-            let (told, open) =
-                std::mem::take(&mut self.missing).into_iter().partition(|(_, at)| listing.began_at > *at);
-            self.missing = open;
-            for (id, _) in Vec::into_iter(told).filter(|(id, _)| !active(id)) {
-                self.deactivated(&id, listing.began_at);
-            }
-        }
-        for seen in &sight.retiring {
-            match self.inactive_since(&seen.row.id) {
-                Some(since) if seen.row.fields.active && seen.at > since => {
-                    self.inactive.retain(|(id, _)| *id != seen.row.id);
-                }
-                None if !seen.row.fields.active => self.inactive.push((seen.row.id.clone(), seen.at)),
-                _ => {}
-            }
-        }
-    }
-
-    /// Takes note of a user's request, once.
-    pub fn note_request(&mut self, request: &str, now: Tick) {
-        if self.requested.as_ref().is_none_or(|(noted, _)| noted != request) {
-            self.requested = Some((request.to_owned(), now));
-            // "Now" means whatever stood in the way before.
-            (self.trouble, self.target_conflict) = (None, None);
-            self.rejected.clear();
-        }
-    }
-
-    /// Takes note that a credential was deactivated, or is gone.
-    pub fn deactivated(&mut self, id: &CredentialId, at: Tick) {
-        self.inactive.retain(|(other, _)| other != id);
-        self.inactive.push((id.clone(), at));
-    }
-
-    /// When a deactivation was told that a credential does not exist, if no listing has settled that yet.
-    pub fn missing_since(&self, id: &CredentialId) -> Option<Tick> {
-        self.missing.iter().find_map(|(other, at)| (other == id).then_some(*at))
-    }
-
-    /// Takes note that the API refused a request.
-    pub fn refused(&mut self, rejection: Rejection) {
-        self.rejected.retain(|other| other.request != rejection.request);
-        self.rejected.push(rejection);
-    }
-
-    /// Whether the API refused this request in this process.
-    pub fn rejection(&self, request: &str) -> Option<&Rejection> {
-        self.rejected.iter().find(|rejection| rejection.request == request)
-    }
-
-    /// Since when a credential is known to be inactive.
-    pub fn inactive_since(&self, id: &CredentialId) -> Option<Tick> {
-        self.inactive.iter().find_map(|(other, since)| (other == id).then_some(*since))
-    }
-}
-
 /// Everything [`super::next`] looks at.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
-    /// The finalizer is on the resource.
+    /// The finalizer is on the resource; while that is not being deleted, also its latest record, in the annotation.
     pub finalizer: bool,
-    /// The ledger on the resource, or else its copy in the status.
+    /// The latest ledger of the resource: the annotation, its copy in the status, or what this process had seen before.
     pub recorded: Recorded,
     /// The ledger's text, for the copy in the status.
     pub ledger_text: Option<String>,

@@ -16,7 +16,7 @@ pub enum Addresses {
     Any,
     /// Those of the public Internet. A URL with a literal address that stands in the list of allowed hosts is fine too.
     Public,
-    /// Also loopback and private ones; never link-local ones, where clouds give out credentials.
+    /// Also loopback and private ones; never those where clouds give out credentials, link-local or not.
     PublicAndPrivate,
 }
 
@@ -26,7 +26,7 @@ enum Kind {
     Public,
     /// Loopback and what networks have for themselves.
     Private,
-    /// Link-local, multicast, reserved, for documentation: nothing that a service has.
+    /// Link-local, multicast, reserved, for documentation, of a cloud's own: nothing that a service has.
     Other,
 }
 
@@ -51,6 +51,8 @@ fn kind(address: IpAddr) -> Kind {
 /// Source: IANA IPv4 Special-Purpose Address Registry (RFC 6890).
 fn kind_v4(address: Ipv4Addr) -> Kind {
     match address.octets() {
+        // Where clouds give out credentials and run their agents, beside 169.254/16.
+        [100, 100, 100, 200] | [168, 63, 129, 16] => Kind::Other,
         [10 | 127, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => Kind::Private,
         [0 | 224.., ..]
         | [169, 254, ..]
@@ -77,6 +79,8 @@ fn kind_v6(address: Ipv6Addr) -> Kind {
         [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
             embedded(high, low)
         }
+        // The same, of two clouds.
+        [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254] => Kind::Other,
         // Unique local.
         [0xfc00..=0xfdff, ..] => Kind::Private,
         // IETF protocol assignments (Teredo among them), documentation.
@@ -135,6 +139,11 @@ mod tests {
             ("192.168.0.1", Private),
             ("100.64.0.1", Private),
             ("100.127.255.255", Private),
+            ("100.100.100.200", Other),
+            ("100.100.100.201", Private),
+            ("168.63.129.16", Other),
+            ("168.63.129.17", Public),
+            ("::ffff:100.100.100.200", Other),
             ("0.0.0.0", Other),
             ("0.1.2.3", Other),
             ("169.254.169.254", Other),
@@ -154,7 +163,9 @@ mod tests {
             ("::1", Private),
             ("fc00::1", Private),
             ("fd12:3456::1", Private),
-            ("fd00:ec2::254", Private),
+            ("fd00:ec2::254", Other),
+            ("fd00:ec2::253", Private),
+            ("fd20:ce::254", Other),
             ("::ffff:8.8.8.8", Private),
             ("::ffff:127.0.0.1", Private),
             ("::ffff:169.254.169.254", Other),

@@ -27,8 +27,6 @@ use crate::api::{CredentialId, Fields, ListingKey, Row, Tick};
 
 /// The most that is read of an answer about one credential.
 const OBJECT_LIMIT: usize = 1 << 20;
-/// The most that is read of a listing: some 50,000 rows.
-const LISTING_LIMIT: usize = 64 << 20;
 /// The most time for what others wait for but can do without.
 const SIDE_CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -339,12 +337,13 @@ impl Connection {
         let status = response.status().as_u16();
         let limit = match operation {
             Operation::Create | Operation::Update => OBJECT_LIMIT,
-            Operation::List | Operation::Catalogue => LISTING_LIMIT,
+            Operation::List | Operation::Catalogue => self.0.config.listing_limit,
             // The status code was all it was about.
             Operation::Probe => return Ok((status, Zeroizing::default())),
         };
-        // It may echo what was sent.
-        let mut body = Zeroizing::new(Vec::new());
+        // It may echo what was sent, and a buffer that grows leaves copies behind.
+        let length = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or_default();
+        let mut body = Zeroizing::new(Vec::with_capacity(length.min(OBJECT_LIMIT)));
         while let Some(chunk) = response.chunk().await.map_err(|_| self.unknown(operation, Lost::Disconnected))? {
             if body.len() + chunk.len() > limit {
                 let problem = Unreadable::TooLong { limit };
@@ -378,6 +377,10 @@ impl Connection {
                 }
                 Err(self.unknown(operation, Lost::ServerError(status)))
             }
+            // Misdirected, locked, too early; and a path that is there as a rule, as when what
+            // stands in front of the API is being replaced.
+            421 | 423 | 425 => Err(Failure::NotDone(NotDone::NotNow { operation, status })),
+            404 if operation == Operation::Create => Err(Failure::NotDone(NotDone::NotNow { operation, status })),
             400..=499 => Err(Failure::NotDone(NotDone::Rejected { operation, status })),
             // No such class of status: it says nothing.
             _ => Err(self.unknown(operation, Lost::ServerError(status))),

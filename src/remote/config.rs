@@ -14,6 +14,8 @@ use super::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Kept shorter than servers usually keep theirs: a request on a connection just closed is lost.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// The most that is read of a listing: some 50,000 rows.
+const LISTING_LIMIT: usize = 64 << 20;
 
 /// How to reach one account at Toolzz. Not printable: a URL not checked yet may hold a password.
 #[derive(Clone)]
@@ -37,6 +39,8 @@ pub struct Config {
     pub catalogue_ttl: Duration,
     /// Between the first probes of a refused connection; doubles up to five minutes.
     pub probe_interval: Duration,
+    /// The most that is read of a listing, in bytes.
+    pub listing_limit: usize,
     /// Until when this process may write.
     pub tenure: Tenure,
     /// PEM certificates to trust beside those of the system.
@@ -56,6 +60,7 @@ impl Config {
             user_agent: concat!("toolzz-operator/", env!("CARGO_PKG_VERSION")).to_owned(),
             catalogue_ttl: Duration::from_secs(600),
             probe_interval: Duration::from_secs(5),
+            listing_limit: LISTING_LIMIT,
             tenure: Tenure::unlimited(),
             ca_bundle: None,
         }

@@ -78,7 +78,7 @@ pub enum NotDone {
         refusal: Refusal,
     },
     /// Answered 401 or 403, and whether the whole connection is refused could not be found out.
-    #[error("{operation}: answered {status}, and the probe of the token had no answer")]
+    #[error("{operation}: answered {status}; whether the token is good for anything else is not known")]
     Unconfirmed {
         /// The call.
         operation: Operation,
@@ -106,6 +106,14 @@ pub enum NotDone {
     Gone {
         /// The call.
         operation: Operation,
+    },
+    /// A 4xx that is about the moment, not about the request.
+    #[error("{operation}: answered {status}: not now")]
+    NotNow {
+        /// The call.
+        operation: Operation,
+        /// The status code.
+        status: u16,
     },
     /// Any other 4xx.
     #[error("{operation}: rejected with {status}")]
@@ -135,8 +143,10 @@ impl NotDone {
     /// The reason to show.
     pub fn reason(&self) -> Reason {
         match self {
+            Self::Unconfirmed { status: 403, .. } => Reason::Forbidden,
             Self::Unreachable { .. }
             | Self::Unconfirmed { .. }
+            | Self::NotNow { .. }
             | Self::TokenReplaced { .. }
             | Self::NotLeading { .. } => Reason::ApiUnavailable,
             Self::Paused { reason, .. } => *reason,
@@ -160,6 +170,7 @@ impl NotDone {
             Self::TokenReplaced { .. } => "token_replaced",
             Self::Forbidden { .. } => "forbidden",
             Self::Gone { .. } => "gone",
+            Self::NotNow { .. } => "not_now",
             Self::Rejected { .. } => "rejected",
             Self::Unsendable { .. } => "unsendable",
             Self::NotLeading { .. } => "not_leading",

@@ -15,13 +15,15 @@ use crate::api::{ListingKey, Reason, Tick};
 const LONGEST: Duration = Duration::from_secs(300);
 /// How often a refused connection looks whether its token was replaced.
 const TOKEN_CHECK: Duration = Duration::from_secs(1);
+/// How many listings that could be read are kept to ask for.
+const MOST_READABLE: usize = 4;
 
 /// One probe at a time, and what the last one found: a burst of refused calls asks once.
 #[derive(Default)]
 pub(super) struct Prober {
     last: tokio::sync::Mutex<Option<Finding>>,
-    /// A listing that could be read once.
-    readable: Mutex<Option<ListingKey>>,
+    /// Listings that could be read, the last one first: a token may lose the right to one and keep it for others.
+    readable: Mutex<Vec<ListingKey>>,
 }
 
 #[derive(Clone)]
@@ -45,12 +47,14 @@ impl Prober {
     /// This listing could be read.
     pub(super) fn remember(&self, key: &ListingKey) {
         let mut readable = self.readable.lock().unwrap_or_else(PoisonError::into_inner);
-        if readable.as_ref() != Some(key) {
-            *readable = Some(key.clone());
+        if readable.first() != Some(key) {
+            readable.retain(|other| other != key);
+            readable.insert(0, key.clone());
+            readable.truncate(MOST_READABLE);
         }
     }
 
-    fn readable(&self) -> Option<ListingKey> {
+    fn readable(&self) -> Vec<ListingKey> {
         self.readable.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -110,10 +114,18 @@ impl Connection {
             Err(Failure::NotDone(NotDone::Rejected { .. })) => true,
             _ => false,
         };
-        match self.0.prober.readable() {
-            Some(key) if says_little => verdict(&self.probe(Some(&key)).await),
-            _ => verdict(&answer),
+        if !says_little {
+            return verdict(&answer);
         }
+        // Where nothing could ever be read, what is forbidden may be all that was asked for.
+        let mut found = Verdict::Silent;
+        for key in self.0.prober.readable() {
+            found = verdict(&self.probe(Some(&key)).await);
+            if !matches!(found, Verdict::Refused(Refusal::Forbidden)) {
+                break;
+            }
+        }
+        found
     }
 
     /// Refuses every call until a probe in the background says otherwise.

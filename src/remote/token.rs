@@ -16,7 +16,15 @@ use zeroize::{Zeroize, Zeroizing};
 /// More than any token; a file of more is some other file.
 const MAX_BYTES: u64 = 64 << 10;
 
-/// Where a token comes from.
+/// Where a token comes from. It can be named, and its token neither printed nor serialised:
+///
+/// ```
+/// let token = toolzz_operator::remote::TokenSource::fixed("hidden".to_owned().into());
+/// assert!(!format!("{token} {token:?}").contains("hidden"));
+/// ```
+/// ```compile_fail,E0277
+/// fn write(token: toolzz_operator::remote::TokenSource) { let _ = serde_json::to_string(&token); }
+/// ```
 pub struct TokenSource {
     origin: Origin,
     known: Mutex<Known>,

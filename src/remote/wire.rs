@@ -112,8 +112,9 @@ struct WireRow<'a> {
 
 impl WireRow<'_> {
     fn into_row(self, integration: Option<Arc<Integration>>) -> Option<Row> {
-        let usable = |id: &str| !id.is_empty() && id.len() <= MAX_ID;
-        let fits = self.virtual_key.as_ref().is_none_or(|key| key.len() <= MAX_VIRTUAL_KEY);
+        let printable = |text: &str| text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        let usable = |id: &str| !id.is_empty() && id.len() <= MAX_ID && printable(id);
+        let fits = self.virtual_key.as_ref().is_none_or(|key| key.len() <= MAX_VIRTUAL_KEY && printable(key));
         (usable(&self.id) && usable(&self.secret_id) && fits).then(|| Row {
             id: CredentialId(self.id),
             fields: Fields {

@@ -1,17 +1,10 @@
 //! Whatever the remote side answers, reading it ends, and says no more than it says.
 
-use proptest::{
-    prelude::*,
-    test_runner::{Config, RngSeed},
-};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-
-/// The same cases every time; `PROPTEST_CASES` makes it more.
-fn config() -> Config {
-    Config { rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..Config::default() }
-}
+use crate::fuzz::config;
 
 /// Any JSON, with the keys that mean something here among its keys.
 fn any_json() -> impl Strategy<Value = Value> {
@@ -69,6 +62,7 @@ fn read_all(body: &[u8]) {
     if let Ok(listed) = rows(body) {
         for row in listed.rows {
             assert!(!row.id.as_str().is_empty() && row.id.as_str().len() <= MAX_ID);
+            assert!(row.id.as_str().bytes().all(|byte| (0x20..0x7f).contains(&byte)));
             assert!(!row.fields.secret_id.as_str().is_empty() && row.fields.secret_id.as_str().len() <= MAX_ID);
             assert!(row.virtual_key.is_none_or(|key| !key.is_empty() && key.len() <= MAX_VIRTUAL_KEY));
         }

@@ -50,6 +50,10 @@ fn an_answer_that_is_not_the_documented_object_is_not_read() {
         (with(credential("c"), "id", json!("")), Unreadable::WrongShape),
         (with(credential("c"), "id", json!(long)), Unreadable::WrongShape),
         (with(credential("c"), "secretId", json!(long)), Unreadable::WrongShape),
+        // They are shown to people.
+        (with(credential("c"), "id", json!("c\nWARN")), Unreadable::WrongShape),
+        (with(credential("c"), "secretId", json!("s\u{202e}")), Unreadable::WrongShape),
+        (with(credential("c"), "virtualKey", json!("v\u{1b}[2J")), Unreadable::WrongShape),
         (without(credential("c"), "secretId"), Unreadable::WrongShape),
     ] {
         assert_eq!(row(body.to_string().as_bytes()), Err(problem), "{body}");

@@ -163,17 +163,22 @@ impl State {
     }
 }
 
-/// One that has just won, with the usual timing.
-async fn leader(server: &Server) -> Election {
+/// One with the usual timing, trying to take the lease again after this long.
+fn candidate(server: &Server, identity: &str, retry: Option<Duration>) -> Election {
     let terms = Terms {
         client: server.client(),
         namespace: "ns".to_owned(),
         name: "n".to_owned(),
-        identity: "me".to_owned(),
-        timing: Timing::new(Duration::from_secs(15), None, None).unwrap(),
+        identity: identity.to_owned(),
+        timing: Timing::new(Duration::from_secs(15), None, retry).unwrap(),
     };
     let readiness = Arc::new(Readiness::new(&[]));
-    let mut election = Election::new(terms, Tenure::none(), Clock::start(), Arc::default(), readiness);
+    Election::new(terms, Tenure::none(), Clock::start(), Arc::default(), readiness)
+}
+
+/// One that has just won.
+async fn leader(server: &Server) -> Election {
+    let mut election = candidate(server, "me", None);
     assert_eq!(election.attempt(Duration::MAX).await, Ok(true));
     election
 }
@@ -253,5 +258,94 @@ async fn a_lease_is_given_up_at_the_end() {
         election.release().await;
         assert_eq!(server.holder().as_deref(), left, "nothing is taken from another");
         assert_eq!(election.remaining(), None);
+    }
+}
+
+/// A machine with a process in an election. Its clock, with every timer in it, goes at a rate of its own.
+struct Machine {
+    runtime: tokio::runtime::Runtime,
+    /// Of its clock, to the true one, in hundredths.
+    rate: u32,
+    clock: Clock,
+    tenure: Tenure,
+    /// The process is stopped, and its clock is ahead of it by so much.
+    asleep: Duration,
+}
+
+impl Machine {
+    fn start(server: &Server, identity: &str, rate: u32) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let (clock, tenure) = runtime.block_on(async {
+            let mut election = candidate(server, identity, Some(Duration::from_millis(100)));
+            let told = (election.clock, election.tenure.clone());
+            tokio::spawn(async move {
+                if election.won(Shutdown::never()).await {
+                    election.lost().await;
+                }
+            });
+            told
+        });
+        Self { runtime, rate, clock, tenure, asleep: Duration::ZERO }
+    }
+
+    /// So many milliseconds of true time pass.
+    fn live(&mut self, millis: u32) {
+        self.sleep(millis);
+        let own = std::mem::take(&mut self.asleep);
+        self.runtime.block_on(async {
+            tokio::time::advance(own).await;
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+
+    /// The same while the process is stopped.
+    fn sleep(&mut self, millis: u32) {
+        self.asleep += Duration::from_millis(millis.into()) * self.rate / 100;
+    }
+
+    /// Whether a write that it has begun could take effect now, by its own clock.
+    fn may_write(&self) -> bool {
+        let _within = self.runtime.enter();
+        let a_tenure_ago = Tick(0) + (self.clock.now() + self.asleep - Tick(0)).saturating_sub(LEAST_TENURE);
+        self.tenure.remaining(a_tenure_ago + Duration::from_millis(1)).is_some()
+    }
+}
+
+/// A leader is stopped while it writes, with this much time between its looks at the lease and those of the other. Whether
+/// its write could still take effect when the other begins.
+fn meet(leaders_rate: u32, others_rate: u32, between: u32) -> bool {
+    let server = Server::default();
+    let mut leader = Machine::start(&server, "leader", leaders_rate);
+    (0..10).for_each(|_| leader.live(100));
+    leader.live(1 + between);
+    let mut other = Machine::start(&server, "other", others_rate);
+    for _ in 0..20 {
+        leader.live(100);
+        other.live(100);
+        assert!(leader.may_write() && !other.may_write());
+    }
+    // It sees the last renewal soon; later, the moment matters at which it thinks that the lease is over.
+    for millis in [vec![20; 20], vec![500; 23], vec![20; 500]].concat() {
+        leader.sleep(millis);
+        other.live(millis);
+        if other.may_write() {
+            return leader.may_write();
+        }
+    }
+    panic!("nobody takes over: {leaders_rate} {others_rate}");
+}
+
+#[test]
+fn clocks_whose_rates_differ_by_less_than_a_tenth_make_no_two_leaders_and_others_can() {
+    for (leader, other) in [(100, 109), (92, 100), (96, 104), (109, 100)] {
+        for between in [0, 30, 60] {
+            assert!(!meet(leader, other, between), "two lead: {leader} {other} {between}");
+        }
+    }
+    // So that this test is known to see it.
+    for (leader, other) in [(100, 115), (85, 100)] {
+        assert!([0, 30, 60].into_iter().any(|between| meet(leader, other, between)), "{leader} {other}");
     }
 }

@@ -10,4 +10,4 @@ pub use health::{Readiness, serve};
 pub use lease::{Election, Lost, Terms, Timing, TimingError};
 pub use metrics::Metrics;
 pub use shutdown::Shutdown;
-pub use telemetry::{LogFormat, start as start_telemetry};
+pub use telemetry::{LogFormat, PANIC, start as start_telemetry};

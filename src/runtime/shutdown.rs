@@ -28,6 +28,11 @@ impl Shutdown {
         Ok(Self(told))
     }
 
+    #[cfg(test)]
+    pub(super) fn never() -> Self {
+        Self(watch::channel(false).1)
+    }
+
     /// Whether the end was asked for.
     pub fn is_requested(&self) -> bool {
         *self.0.borrow()

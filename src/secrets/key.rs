@@ -20,10 +20,19 @@ const SECRET: &str = "toolzz-operator-installation-key";
 const FIELD: &str = "key";
 const BYTES: usize = 32;
 
-/// What this installation keys its digests and ledgers with. It cannot be printed:
+/// What this installation keys its digests and ledgers with. It can be used, and neither printed nor serialised:
 ///
-/// ```compile_fail
+/// ```
+/// fn id(key: toolzz_operator::secrets::InstallationKey) { println!("{}", key.id()); }
+/// ```
+/// ```compile_fail,E0277
 /// fn print(key: toolzz_operator::secrets::InstallationKey) { println!("{key:?}"); }
+/// ```
+/// ```compile_fail,E0277
+/// fn print(key: toolzz_operator::secrets::InstallationKey) { println!("{key}"); }
+/// ```
+/// ```compile_fail,E0277
+/// fn write(key: toolzz_operator::secrets::InstallationKey) { let _ = serde_json::to_string(&key); }
 /// ```
 pub struct InstallationKey(SecretSlice<u8>);
 

@@ -10,13 +10,33 @@ use zeroize::Zeroizing;
 use super::{InstallationKey, key};
 use crate::api::hex;
 
-/// The values of a credential: the API's `credentials` array. Wiped when dropped. It cannot be printed or serialised:
+/// The values of a credential: the API's `credentials` array. Wiped when dropped. It can be used, and neither printed nor
+/// serialised:
 ///
-/// ```compile_fail
+/// ```
+/// fn count(material: toolzz_operator::secrets::Material) { println!("{}", material.fields().count()); }
+/// ```
+/// ```compile_fail,E0277
 /// fn print(material: toolzz_operator::secrets::Material) { println!("{material:?}"); }
 /// ```
-/// ```compile_fail
+/// ```compile_fail,E0277
+/// fn print(material: toolzz_operator::secrets::Material) { println!("{material}"); }
+/// ```
+/// ```compile_fail,E0277
 /// fn write(material: toolzz_operator::secrets::Material) { let _ = serde_json::to_string(&material); }
+/// ```
+///
+/// Nor can what it and a token are sent as, which prints itself as nothing:
+///
+/// ```
+/// let token = secrecy::SecretString::from("hidden");
+/// assert!(!format!("{token:?}").contains("hidden"));
+/// ```
+/// ```compile_fail,E0277
+/// fn print(token: secrecy::SecretString) { println!("{token}"); }
+/// ```
+/// ```compile_fail,E0277
+/// fn write(token: secrecy::SecretString) { let _ = serde_json::to_string(&token); }
 /// ```
 pub struct Material(pub(super) Vec<BTreeMap<String, SecretString>>);
 

@@ -37,7 +37,7 @@ async fn a_credential_is_taken_over_by_its_id_or_by_its_name() {
         assert_eq!(object.status.unwrap().id.unwrap().as_str(), id.to_string());
         // Its material is unknown, so the resource's own is in it now.
         assert_eq!(lab.materials(name), [name]);
-        assert_eq!(lab.simulator.max_simultaneously_active(name), 1);
+        lab.assert_none_doubled(name);
     }
 }
 
@@ -157,7 +157,7 @@ async fn every_manifest_applied_to_a_new_cluster_ends_with_the_same_credentials(
     let after = lab.until_reason("openai", "Adopted").await.status.unwrap();
     let before = before.status.unwrap();
     assert_eq!((before.id, before.virtual_key), (after.id, after.virtual_key));
-    assert_eq!(lab.simulator.max_simultaneously_active("openai"), 1);
+    lab.assert_none_doubled("openai");
     assert_eq!(lab.materials("openai"), ["openai"]);
 }
 

@@ -16,7 +16,7 @@ pub async fn start_as_chart(lab: &mut Lab, values: &str) {
 }
 
 /// Installs the chart, and says how its pod would start the operator.
-async fn as_chart(lab: &Lab, values: &str) -> Command {
+pub async fn as_chart(lab: &Lab, values: &str) -> Command {
     let namespace = lab.namespace.clone();
     let kubectl = |args: &[&str]| {
         let output = lab.plane.kubectl(args).output().unwrap();

@@ -49,8 +49,7 @@ impl Lab {
 
     pub fn assert_one_active(&self, name: &str) {
         assert_eq!(self.simulator.active_named(name).len(), 1);
-        assert_eq!(self.simulator.max_simultaneously_active(name), 1);
-        assert!(self.simulator.read(|state| state.ever_active_while_marked().is_empty()));
+        self.assert_none_doubled(name);
     }
 }
 

@@ -22,6 +22,7 @@ mod runs;
 mod schema;
 mod sequences;
 mod shared;
+mod shell;
 mod support;
 mod targets;
 mod workloads;

@@ -1,55 +1,31 @@
 //! Many runs of the workloads, each with something in the way, all held against one run in which nothing was.
 
-use std::{fmt, panic::AssertUnwindSafe, time::Duration};
+use std::{
+    any::Any,
+    cell::Cell,
+    fmt,
+    panic::AssertUnwindSafe,
+    time::{Duration, Instant},
+};
 
 use futures::{FutureExt as _, StreamExt as _, future, stream};
+use jiff::Timestamp;
+use uuid::Uuid;
 
 use super::{support::*, workloads::*};
 
 /// Rooms at work at once: they mostly wait.
-pub const AT_ONCE: usize = 12;
+const AT_ONCE: usize = 16;
 /// Far beyond what a workload takes with a crash in it.
 pub const PATIENCE: Duration = Duration::from_secs(120);
-/// Nothing happens for so long: the operator is at rest. Longer than every interval the workloads set.
-const QUIET: Duration = Duration::from_secs(4);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// An effect among those of a workload: the nth of its kind.
 #[derive(Clone, Debug)]
 pub struct Place {
     pub effect: Effect,
     pub nth: usize,
-}
-
-/// Waits until there was no effect for a while.
-async fn until_quiet(lab: &Lab) {
-    loop {
-        let before = effects(lab).len();
-        tokio::time::sleep(QUIET).await;
-        if effects(lab).len() == before {
-            return;
-        }
-    }
-}
-
-/// Without a crash: the effects on the way, and the end.
-async fn reference(workload: Workload) -> (Vec<Place>, EndState) {
-    let mut lab = workload.prepare().await;
-    let before = effects(&lab).len();
-    if lab.operator.is_none() {
-        lab.start_operator();
-    }
-    workload.act(&lab).await;
-    until_quiet(&lab).await;
-    let end = end_state(&lab).await;
-    if let Some(wrong) = end.wrong(workload) {
-        panic!("{workload:?} by itself: {wrong}: {end:#?}");
-    }
-    let mut places = Vec::<Place>::new();
-    for effect in effects(&lab).into_iter().skip(before) {
-        let nth = 1 + places.iter().filter(|place| place.effect == effect).count();
-        places.push(Place { effect, nth });
-    }
-    (places, end)
 }
 
 impl fmt::Display for Place {
@@ -65,17 +41,43 @@ impl fmt::Display for Place {
     }
 }
 
+/// What a workload does and comes to by itself.
+pub struct Reference {
+    pub workload: Workload,
+    /// Its effects, in order.
+    pub places: Vec<Place>,
+    pub end: EndState,
+}
+
+/// Without a crash: the effects on the way, and the end.
+async fn reference(workload: Workload) -> Reference {
+    let mut lab = workload.prepare().await;
+    let before = effects(&lab).len();
+    if lab.operator.is_none() {
+        lab.start_operator();
+    }
+    let all = async {
+        workload.act(&lab).await;
+        until_at_rest(&lab).await;
+    };
+    let ended = tokio::time::timeout(PATIENCE, all).await;
+    assert!(ended.is_ok(), "{workload:?} by itself does not come to rest: {:?}\n{}", effects(&lab), tail(&lab.log()));
+    let end = end_state(&lab, &[]).await;
+    let wrong = end.wrong(workload).or_else(|| end.less_than(workload));
+    assert!(wrong.is_none(), "{workload:?} by itself: {}: {end:#?}", wrong.unwrap());
+    let mut places = Vec::<Place>::new();
+    for effect in effects(&lab).into_iter().skip(before) {
+        let nth = 1 + places.iter().filter(|place| place.effect == effect).count();
+        places.push(Place { effect, nth });
+    }
+    assert!(!places.is_empty(), "{workload:?} has no effect");
+    Reference { workload, places, end }
+}
+
 /// What the workloads do and come to by themselves.
-pub async fn references(workloads: &[Workload]) -> Vec<(Workload, Vec<Place>, EndState)> {
-    let all: Vec<_> = stream::iter(workloads.iter().copied())
-        .map(|workload| async move {
-            let (places, end) = reference(workload).await;
-            (workload, places, end)
-        })
-        .buffered(AT_ONCE)
-        .collect()
-        .await;
-    for (workload, places, end) in &all {
+pub async fn references(workloads: &[Workload]) -> Vec<Reference> {
+    let all: Vec<Reference> = stream::iter(workloads.iter().copied()).map(reference).buffered(AT_ONCE).collect().await;
+    for Reference { workload, places, end } in &all {
         println!("{workload:?}: {} effects, {} creates", places.len(), end.creates);
         for place in places {
             println!("    {place}");
@@ -84,8 +86,33 @@ pub async fn references(workloads: &[Workload]) -> Vec<(Workload, Vec<Place>, En
     all
 }
 
-pub fn end_of(references: &[(Workload, Vec<Place>, EndState)], workload: Workload) -> &EndState {
-    &references.iter().find(|(one, _, _)| *one == workload).unwrap().2
+pub fn end_of(references: &[Reference], workload: Workload) -> &EndState {
+    &references.iter().find(|one| one.workload == workload).unwrap().end
+}
+
+/// A workload, one of its effects, and what happens there.
+pub struct Run<T> {
+    pub workload: Workload,
+    pub place: Place,
+    pub what: T,
+}
+
+impl<T: fmt::Debug> fmt::Display for Run<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:?}, {}, {:?}", self.workload, self.place, self.what)
+    }
+}
+
+/// Every effect of the references with everything that may happen there.
+pub fn everywhere<T>(references: &[Reference], what: impl Fn(&Effect) -> Vec<T>) -> Vec<Run<T>> {
+    let mut runs = Vec::new();
+    for Reference { workload, places, .. } in references {
+        for place in places {
+            let of = |what| Run { workload: *workload, place: place.clone(), what };
+            runs.extend(what(&place.effect).into_iter().map(of));
+        }
+    }
+    runs
 }
 
 /// What became of a run that did not end as it should.
@@ -103,53 +130,233 @@ pub enum Kind {
     Lost,
     /// It does not come to an end.
     Stuck,
+    /// What was to be met never came, so nothing was shown.
+    Missed,
 }
 
 impl Failure {
     pub fn stuck(text: &str) -> Self {
-        Self { kind: Kind::Stuck, text: tail(text).to_owned() }
+        Self { kind: Kind::Stuck, text: tail(text) }
     }
 
-    pub fn of_panic(panic: &(dyn std::any::Any + Send)) -> Self {
-        Self::stuck(panic.downcast_ref::<String>().map_or("panicked", String::as_str))
+    pub fn missed(what: &str, lab: &Lab) -> Self {
+        Self { kind: Kind::Missed, text: format!("{what}: {:?}\n{}", effects(lab), tail(&lab.log())) }
+    }
+
+    pub fn of_panic(panic: &(dyn Any + Send)) -> Self {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        Self::stuck(text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("panicked"))
     }
 }
 
-/// Whether it ends, in time, as well as where nothing was in the way.
-pub async fn until_fits(lab: &Lab, expected: &EndState) -> Result<(), Failure> {
+/// A gate on either side.
+pub enum Gate {
+    Remote(toolzz_simulator::Gate),
+    Kubernetes(test_kubeproxy::Gate),
+}
+
+impl Gate {
+    /// Stops the effect: before anything is done, or when it is done and not answered yet.
+    pub fn new(lab: &Lab, effect: &Effect, before: bool) -> Self {
+        match effect.clone() {
+            Effect::Remote(operation) => {
+                let point =
+                    if before { toolzz_simulator::Point::BeforeCommit } else { toolzz_simulator::Point::AfterCommit };
+                Self::Remote(lab.simulator.hold(operation, point))
+            }
+            effect => {
+                let point = if before { test_kubeproxy::Point::BeforeSent } else { test_kubeproxy::Point::Committed };
+                let on = move |asked: &test_kubeproxy::Asked| Effect::of_kubernetes(asked).as_ref() == Some(&effect);
+                Self::Kubernetes(lab.proxy().hold(on, point))
+            }
+        }
+    }
+
+    async fn until_held(&self) {
+        match self {
+            Self::Remote(gate) => gate.until_held(1).await,
+            Self::Kubernetes(gate) => gate.until_held(1).await,
+        }
+    }
+
+    /// Waits until the nth request is here; those before pass.
+    pub async fn until_nth(&self, nth: usize) {
+        for _ in 1..nth {
+            self.until_held().await;
+            assert!(match self {
+                Self::Remote(gate) => gate.release_one(),
+                Self::Kubernetes(gate) => gate.release_one(),
+            });
+        }
+        self.until_held().await;
+    }
+
+    pub fn discard(self) {
+        match self {
+            Self::Remote(gate) => gate.discard(),
+            Self::Kubernetes(gate) => gate.discard(),
+        };
+    }
+}
+
+/// A request for an effect, as one of the journals has it.
+pub struct Request<'a> {
+    lab: &'a Lab,
+    remote: bool,
+    seq: u64,
+}
+
+/// What is known of a request that is over.
+pub struct Over {
+    pub at: Timestamp,
+    /// The status that was answered, if one was.
+    pub status: Option<u16>,
+    /// What it made or changed at Toolzz.
+    pub credential: Option<Uuid>,
+}
+
+impl<'a> Request<'a> {
+    /// The one for this effect that is in hand now.
+    pub fn in_hand(lab: &'a Lab, effect: &Effect) -> Self {
+        let seq = match effect {
+            Effect::Remote(operation) => lab.simulator.read(|state| {
+                let is =
+                    |entry: &&toolzz_simulator::Entry| entry.operation == *operation && entry.finished_at.is_none();
+                state.journal().filter(is).last().map(|entry| entry.seq)
+            }),
+            Effect::Kubernetes { .. } => lab.proxy().read(|state| {
+                let is = |entry: &&test_kubeproxy::Entry| {
+                    Effect::of_kubernetes(&entry.asked).as_ref() == Some(effect) && entry.finished_at.is_none()
+                };
+                state.journal().iter().rfind(is).map(|entry| entry.seq)
+            }),
+        };
+        Self { lab, remote: matches!(effect, Effect::Remote(_)), seq: seq.expect("what is held is in hand") }
+    }
+
+    fn over(&self) -> Option<Over> {
+        if self.remote {
+            self.lab.simulator.read(|state| {
+                let entry = state.journal().find(|entry| entry.seq == self.seq)?;
+                let credential = match entry.effect {
+                    toolzz_simulator::Effect::Committed { credential, .. } => Some(credential),
+                    _ => None,
+                };
+                Some(Over { at: entry.finished_at?, status: entry.status, credential })
+            })
+        } else {
+            self.lab.proxy().read(|state| {
+                let entry = state.journal().iter().find(|entry| entry.seq == self.seq)?;
+                Some(Over { at: entry.finished_at?, status: entry.status, credential: None })
+            })
+        }
+    }
+
+    /// Waits until it is over: answered, or given up.
+    pub async fn until_over(&self) -> Over {
+        loop {
+            match self.over() {
+                Some(over) => return over,
+                None => tokio::time::sleep(LOOK / 5).await,
+            }
+        }
+    }
+}
+
+/// A user at work, and something that gets in the way.
+#[derive(Default)]
+pub struct Course {
+    /// The user has what he wanted.
+    done: Cell<bool>,
+    /// What was to be met has come.
+    met: Cell<bool>,
+}
+
+impl Course {
+    /// Both side by side, within a time.
+    pub async fn run(
+        &self,
+        lab: &Lab,
+        workload: Workload,
+        trouble: impl Future<Output = Result<(), Failure>>,
+    ) -> Result<(), Failure> {
+        let user = async {
+            workload.act(lab).await;
+            self.done.set(true);
+        };
+        let user =
+            AssertUnwindSafe(user).catch_unwind().map(|outcome| outcome.map_err(|panic| Failure::of_panic(&*panic)));
+        let outcome = tokio::time::timeout(PATIENCE, future::try_join(user, trouble)).await;
+        let outcome = outcome.unwrap_or_else(|_| Err(Failure::stuck(&lab.log())));
+        match outcome {
+            Err(failure) if !self.met.get() => Err(Failure { kind: Kind::Missed, ..failure }),
+            outcome => outcome.map(|_| ()),
+        }
+    }
+
+    /// Waits until the nth request for an effect is at its gate. It fails where the user is done and everything at rest
+    /// before.
+    pub async fn until_nth(&self, lab: &Lab, gate: &Gate, nth: usize) -> Result<(), Failure> {
+        self.until_met(lab, gate.until_nth(nth)).await
+    }
+
+    /// The same for whatever it is that has to come.
+    pub async fn until_met(&self, lab: &Lab, comes: impl Future<Output = ()>) -> Result<(), Failure> {
+        tokio::select! {
+            biased;
+            () = comes => {
+                self.met.set(true);
+                Ok(())
+            }
+            () = self.until_over(lab) => Err(Failure::missed("it never came", lab)),
+        }
+    }
+
+    /// Waits until the user is done and the operator at rest.
+    pub async fn until_over(&self, lab: &Lab) {
+        while !self.done.get() {
+            tokio::time::sleep(LOOK).await;
+        }
+        until_at_rest(lab).await;
+    }
+}
+
+/// Whether it ends, in time, as well as where nothing was in the way, and stays so. What these strays are is known; they
+/// do not count.
+pub async fn until_fits(lab: &Lab, run: Workload, expected: &EndState, strays: &[Uuid]) -> Result<(), Failure> {
     lab.operator.as_ref().unwrap().until_readyz(200).await;
     // A last status may still be on its way.
-    let begun = std::time::Instant::now();
-    loop {
-        let end = end_state(lab).await;
-        if end.fits(expected) {
-            lab.assert_no_leak().await;
-            return Ok(());
-        }
-        if begun.elapsed() > Duration::from_secs(15) {
-            let more = end.creates > expected.creates
-                || end.most_active > expected.most_active
-                || end.active() > expected.active();
-            let kind = if more { Kind::Duplicate } else { Kind::Lost };
-            let text = format!("{end:#?}\nnot as\n{expected:#?}\n{:?}\n{}", effects(lab), tail(&lab.log()));
-            return Err(Failure { kind, text });
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+    let begun = Instant::now();
+    while !end_state(lab, strays).await.fits(expected) && begun.elapsed() < Duration::from_secs(15) {
+        tokio::time::sleep(4 * LOOK).await;
     }
+    // What comes late comes within the settle period, and what was lost is done again after it.
+    if tokio::time::timeout(PATIENCE, until_at_rest(lab)).await.is_err() {
+        return Err(Failure::stuck(&format!("it does not come to rest\n{}", lab.log())));
+    }
+    let end = end_state(lab, strays).await;
+    let log = lab.log();
+    let wrong = end.wrong(run).or_else(|| log.contains("panicked at").then_some("a task of the operator panicked"));
+    if let (true, None) = (end.fits(expected), wrong) {
+        lab.assert_no_leak().await;
+        return Ok(());
+    }
+    let more =
+        end.creates > expected.creates || end.most_active > expected.most_active || end.active() > expected.active();
+    let kind = if more { Kind::Duplicate } else { Kind::Lost };
+    let wrong = wrong.unwrap_or("it is not as without");
+    Err(Failure { kind, text: format!("{wrong}: {end:#?}\nnot as\n{expected:#?}\n{:?}\n{}", effects(lab), tail(&log)) })
 }
 
 /// Does all the runs, many at once, and prints how many went wrong and how. `TOOLZZ_ONLY` is part of the name, as
 /// printed, of those to do again.
-pub async fn run_all<R: fmt::Display>(
-    what: &str,
-    workloads: usize,
-    runs: Vec<R>,
-    work: impl AsyncFn(&R) -> Result<(), Failure>,
-) {
+pub async fn run_all<T: fmt::Debug>(what: &str, runs: Vec<Run<T>>, work: impl AsyncFn(&Run<T>) -> Result<(), Failure>) {
     let only = std::env::var("TOOLZZ_ONLY").unwrap_or_default();
-    let runs: Vec<R> = runs.into_iter().filter(|run| run.to_string().contains(&only)).collect();
+    let runs: Vec<Run<T>> = runs.into_iter().filter(|run| run.to_string().contains(&only)).collect();
+    assert!(!runs.is_empty(), "there is nothing to run: TOOLZZ_ONLY={only}");
+    let workloads = Workload::ALL.iter().filter(|one| runs.iter().any(|run| run.workload == **one)).count();
     let (count, work) = (runs.len(), &work);
-    let failures: Vec<(R, Failure)> = stream::iter(runs)
+    let failures: Vec<(Run<T>, Failure)> = stream::iter(runs)
         .map(|run| async move {
             let result = AssertUnwindSafe(work(&run)).catch_unwind().await;
             let failure = result.unwrap_or_else(|panic| Err(Failure::of_panic(&*panic))).err()?;
@@ -163,21 +370,15 @@ pub async fn run_all<R: fmt::Display>(
         println!("--- {run}: {:?}\n{}", failure.kind, failure.text);
     }
     let of = |kind| failures.iter().filter(|(_, failure)| failure.kind == kind).count();
-    println!(
-        "{what}: {count} × {workloads} workloads, duplicates {}, lost {}, stuck {}",
-        of(Kind::Duplicate),
-        of(Kind::Lost),
-        of(Kind::Stuck)
+    let [duplicates, lost, stuck, missed] = [Kind::Duplicate, Kind::Lost, Kind::Stuck, Kind::Missed].map(of);
+    let figure = format!(
+        "{count} runs of {workloads} workloads: {duplicates} duplicates, {lost} lost, {stuck} stuck, {missed} missed"
     );
-    proof(
-        &what.replace(' ', "-"),
-        &format!(
-            "{count} runs of {workloads} workloads: {} duplicates, {} lost, {} stuck",
-            of(Kind::Duplicate),
-            of(Kind::Lost),
-            of(Kind::Stuck)
-        ),
-    );
+    println!("{what}: {figure}");
+    // Some runs that were picked prove nothing of the rest.
+    if only.is_empty() {
+        proof(&what.replace(' ', "-"), &figure);
+    }
     let which: Vec<String> = failures.iter().map(|(run, failure)| format!("{run}: {:?}", failure.kind)).collect();
     assert!(failures.is_empty(), "{}", which.join("\n"));
 }
@@ -195,10 +396,11 @@ pub fn chosen(variable: &str, otherwise: &[Workload]) -> Vec<Workload> {
     workloads
 }
 
-pub fn tail(text: &str) -> &str {
-    let mut from = text.len().saturating_sub(8000);
-    while !text.is_char_boundary(from) {
-        from += 1;
-    }
-    &text[from..]
+/// The last of a text with a log in it, without what the operator's libraries have logged.
+pub fn tail(log: &str) -> String {
+    let of_library = |line: &&str| line.starts_with('{') && !line.contains(r#""target":"toolzz_operator"#);
+    let own = log.lines().filter(|line| !of_library(line));
+    let mut last: Vec<&str> = own.rev().take(60).map(|line| line.split(r#","span":"#).next().unwrap_or(line)).collect();
+    last.reverse();
+    last.join("\n")
 }

@@ -1,11 +1,13 @@
-//! Values made from the definition's own schema: what the API server accepts, the operator settles or says why not.
+//! Values made from the definitions' own schemas: what the API server accepts, the operator settles or says why not.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api,
     api::{ApiResource, DynamicObject, PostParams},
+    runtime::wait::await_condition,
 };
 use serde_json::{Map, Value, json};
+use toolzz_operator::api::{ClusterToolzzConnection, ToolzzConnection, ToolzzCredential};
 
 use super::{
     sequences::{Dice, number},
@@ -65,37 +67,68 @@ fn value(schema: &Value, dice: &mut Dice) -> Value {
     }
 }
 
-#[tokio::test]
-async fn what_the_api_server_accepts_is_settled_or_answered() {
-    let (count, seed) = (number("TOOLZZ_SCHEMA_VALUES", 300), number("TOOLZZ_SEED", 1));
-    let lab = Lab::start("schema").await;
-    for name in WORDS.iter().filter(|word| word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'-' | b'.'))) {
-        lab.secret(name, &[("key", CANARY), ("a", CANARY), ("KEY_1", CANARY)]).await;
-    }
+/// The schema of the spec, as the API server has it.
+async fn schema_of_spec(lab: &Lab, definition: &str) -> Value {
     let definitions: Api<CustomResourceDefinition> = Api::all(lab.client.clone());
-    let definition = definitions.get("toolzzcredentials.toolzz.com.br").await.unwrap();
+    let definition = definitions.get(definition).await.unwrap();
     let schema = serde_json::to_value(&definition.spec.versions[0].schema).unwrap();
-    let spec = &schema["openAPIV3Schema"]["properties"]["spec"];
-    let resource = ApiResource::erase::<toolzz_operator::api::ToolzzCredential>(&());
-    let api: Api<DynamicObject> = Api::namespaced_with(lab.client.clone(), &lab.namespace, &resource);
-    let mut dice = Dice(seed);
+    schema["openAPIV3Schema"]["properties"]["spec"].clone()
+}
+
+/// So many values, made good enough by `mend` that some are accepted; the names of those that were.
+async fn accepted(
+    api: &Api<DynamicObject>,
+    resource: &ApiResource,
+    schema: &Value,
+    (count, dice): (u64, &mut Dice),
+    mend: impl Fn(&mut Value, &mut Dice),
+) -> Vec<String> {
     let mut accepted = Vec::new();
     for number in 0..count {
         let name = format!("v{number:04}");
-        let mut made = value(spec, &mut dice);
-        // One of two, and mostly the integration that there is.
-        if made.get("integrationId").is_none() == made.get("integrationRef").is_none() {
-            made.as_object_mut().unwrap().remove("integrationRef");
-            made["integrationId"] = json!(toolzz_simulator::OPENAI.to_string());
-        }
-        let object = DynamicObject::new(&name, &resource).data(json!({ "spec": made }));
+        let mut made = value(schema, dice);
+        mend(&mut made, dice);
+        let object = DynamicObject::new(&name, resource).data(json!({ "spec": made }));
         match api.create(&PostParams::default(), &object).await {
             Ok(_) => accepted.push(name),
             Err(kube::Error::Api(answer)) => assert_eq!(answer.code, 422, "{made}: {answer:?}"),
             Err(error) => panic!("{error}"),
         }
     }
-    assert!(accepted.len() > 20 && accepted.len() < usize::try_from(count).unwrap(), "{}", accepted.len());
+    let least = usize::try_from(count / 15).unwrap();
+    assert!(accepted.len() > least && accepted.len() < usize::try_from(count).unwrap(), "{}", accepted.len());
+    accepted
+}
+
+async fn secrets_of_all_names(lab: &Lab) {
+    for name in WORDS.iter().filter(|word| word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'-' | b'.'))) {
+        lab.secret(name, &[("key", CANARY), ("a", CANARY), ("KEY_1", CANARY)]).await;
+    }
+}
+
+/// It goes on working, and nothing in it was given up.
+async fn is_well(lab: &Lab) {
+    lab.operator.as_ref().unwrap().until_readyz(200).await;
+    assert!(!lab.log().contains("no end after"));
+    lab.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn what_the_api_server_accepts_is_settled_or_answered() {
+    let (count, seed) = (number("TOOLZZ_SCHEMA_VALUES", 300), number("TOOLZZ_SEED", 1));
+    let lab = Lab::start("schema").await;
+    secrets_of_all_names(&lab).await;
+    let schema = schema_of_spec(&lab, "toolzzcredentials.toolzz.com.br").await;
+    let resource = ApiResource::erase::<ToolzzCredential>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(lab.client.clone(), &lab.namespace, &resource);
+    // One of two, and mostly the integration that there is.
+    let mend = |made: &mut Value, _: &mut Dice| {
+        if made.get("integrationId").is_none() == made.get("integrationRef").is_none() {
+            made.as_object_mut().unwrap().remove("integrationRef");
+            made["integrationId"] = json!(toolzz_simulator::OPENAI.to_string());
+        }
+    };
+    let accepted = accepted(&api, &resource, &schema, (count, &mut Dice(seed)), mend).await;
     for name in &accepted {
         lab.until(name, "answered", |object| {
             object.status.as_ref().is_some_and(|status| status.observed_generation == object.metadata.generation)
@@ -103,11 +136,7 @@ async fn what_the_api_server_accepts_is_settled_or_answered() {
         })
         .await;
     }
-    assert_eq!(lab.operator.as_ref().unwrap().get("/readyz").0, 200);
-    for word in ["panicked", "no end after"] {
-        assert!(!lab.log().contains(word), "{word}");
-    }
-    lab.assert_no_leak().await;
+    is_well(&lab).await;
     for name in &accepted {
         lab.delete(name).await;
     }
@@ -115,4 +144,50 @@ async fn what_the_api_server_accepts_is_settled_or_answered() {
         lab.until_gone(name).await;
     }
     proof("schema-values", &format!("{} of {count} values accepted, every one answered and let go", accepted.len()));
+}
+
+/// Both kinds of connections. Who looks at those of the cluster looks at all of it.
+#[tokio::test]
+async fn connections_that_the_api_server_accepts_are_answered() {
+    let (count, seed) = (number("TOOLZZ_SCHEMA_VALUES", 300) / 3, number("TOOLZZ_SEED", 1));
+    let mut lab = Lab::on(plane_of_ones_own().await, "schemas").await;
+    super::chart::start_as_chart(&mut lab, "rateLimit=0,allowedHosts={127.0.0.1}").await;
+    secrets_of_all_names(&lab).await;
+    let urls = [
+        &lab.simulator.url(),
+        "http://127.0.0.1:9/x",
+        "https://127.0.0.1:9",
+        "https://[::1]/",
+        "http://a.b",
+        "ftp://a",
+    ];
+    // Few words are addresses.
+    let mend = |made: &mut Value, dice: &mut Dice| made["url"] = json!(urls[dice.below(6) as usize]);
+    let (mut dice, mut figures) = (Dice(seed), Vec::new());
+    for (resource, definition) in [
+        (ApiResource::erase::<ToolzzConnection>(&()), "toolzzconnections.toolzz.com.br"),
+        (ApiResource::erase::<ClusterToolzzConnection>(&()), "clustertoolzzconnections.toolzz.com.br"),
+    ] {
+        let api: Api<DynamicObject> = match resource.kind.as_str() {
+            "ToolzzConnection" => Api::namespaced_with(lab.client.clone(), &lab.namespace, &resource),
+            _ => Api::all_with(lab.client.clone(), &resource),
+        };
+        let schema = schema_of_spec(&lab, definition).await;
+        let accepted = accepted(&api, &resource, &schema, (count, &mut dice), mend).await;
+        for name in &accepted {
+            let answered = await_condition(api.clone(), name, |object: Option<&DynamicObject>| {
+                let status = object.map(|object| &object.data["status"]);
+                status.is_some_and(|status| {
+                    status["conditions"].as_array().into_iter().flatten().any(|one| {
+                        one["type"] == "Ready" && one["reason"] != "Pending" && one["message"].as_str() != Some("")
+                    })
+                })
+            });
+            let answered = tokio::time::timeout(std::time::Duration::from_secs(60), answered).await;
+            assert!(answered.is_ok(), "{name}: {:?}\n{}", api.get(name).await.unwrap().data, lab.log());
+        }
+        is_well(&lab).await;
+        figures.push(format!("{} of {count} of {}", accepted.len(), resource.kind));
+    }
+    proof("schema-connections", &format!("{} accepted, every one answered", figures.join(", ")));
 }

@@ -2,10 +2,10 @@
 
 use std::{
     fs::File,
-    io::{BufRead, BufReader, Read, Write as _},
+    io::{BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -25,7 +25,7 @@ use toolzz_simulator::{DEFAULT_TOKEN, OPENAI, Simulator};
 
 /// Far beyond what anything takes; a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
-pub use crate::leaks::CANARY;
+pub use crate::leaks::{CANARY, key_material};
 
 pub const USER: &str = "6f1c2d34-0000-4000-8000-000000000001";
 pub const UNITY: &str = "0b8e2d34-0000-4000-8000-000000000002";
@@ -33,13 +33,20 @@ pub const UNITY: &str = "0b8e2d34-0000-4000-8000-000000000002";
 pub struct Lab {
     pub plane: &'static ControlPlane,
     pub client: Client,
+    /// Where the test is at work; where the operators are at home to begin with.
     pub namespace: String,
     pub simulator: Simulator,
     pub directory: PathBuf,
     pub operator: Option<Operator>,
     pub flags: Vec<String>,
+    /// Whom the API server takes the operators behind a proxy for: the administrator, unless a test says otherwise.
+    pub identity: PathBuf,
     /// What the operators of this room have before the API server, if anything; the room itself goes past it.
     proxy: Option<Proxy>,
+    /// The first namespace: the operators' own.
+    pub home: String,
+    /// Everything was searched for leaks.
+    pub searched: std::cell::Cell<bool>,
 }
 
 /// The shared control plane with the definitions installed.
@@ -86,6 +93,8 @@ impl Lab {
         Self {
             plane,
             client: plane.client().await.unwrap(),
+            home: namespace.clone(),
+            searched: false.into(),
             namespace,
             simulator: Simulator::start(),
             directory,
@@ -93,14 +102,15 @@ impl Lab {
             flags: ["--settle-period=4s", "--request-timeout=3s", "--resync-interval=10m", "--allow-adoption"]
                 .map(str::to_owned)
                 .to_vec(),
+            identity: plane.kubeconfig().to_owned(),
             proxy: None,
         }
     }
 
     /// Puts a proxy between the API server and the operators that are started from now on.
     pub async fn use_proxy(&mut self) -> Proxy {
-        let admin = Kubeconfig::read_from(self.plane.kubeconfig()).unwrap();
-        let config = kube::Config::from_custom_kubeconfig(admin, &KubeConfigOptions::default()).await.unwrap();
+        let identity = Kubeconfig::read_from(&self.identity).unwrap();
+        let config = kube::Config::from_custom_kubeconfig(identity, &KubeConfigOptions::default()).await.unwrap();
         let proxy = Proxy::start(config).unwrap();
         std::fs::write(self.directory.join("kubeconfig"), proxy.kubeconfig(&self.namespace)).unwrap();
         self.proxy = Some(proxy.clone());
@@ -131,7 +141,12 @@ impl Lab {
     }
 
     pub fn another_operator(&self) -> Operator {
-        let operator = Operator::start(self, &self.flags);
+        self.operator_with(DEFAULT_TOKEN)
+    }
+
+    /// An operator with a token of its own, by which Toolzz can tell whose request one is.
+    pub fn operator_with(&self, token: &str) -> Operator {
+        let operator = Operator::start(self, &self.flags, token);
         // They share a log: the next line of the kind is this one's.
         operator.http();
         operator
@@ -173,7 +188,7 @@ impl Lab {
 
     /// A Secret and a credential of this name.
     pub async fn credential(&self, name: &str) {
-        self.secret(name, &[("key", &format!("{CANARY}-{name}"))]).await;
+        self.secret(name, &[("key", &key_material(name))]).await;
         self.create(self.manifest(name)).await.unwrap();
     }
 
@@ -195,7 +210,7 @@ impl Lab {
 
     /// A credential of this name with these fields of the spec changed, and its Secret.
     pub async fn credential_with(&self, name: &str, spec: Value) {
-        self.secret(name, &[("key", &format!("{CANARY}-{name}"))]).await;
+        self.secret(name, &[("key", &key_material(name))]).await;
         let mut manifest = self.manifest(name);
         for (field, value) in spec.as_object().unwrap() {
             manifest["spec"][field] = value.clone();
@@ -205,7 +220,7 @@ impl Lab {
 
     /// New key material for the credential of this name.
     pub async fn rotate(&self, name: &str, material: &str) {
-        self.secret(name, &[("key", &format!("{CANARY}-{material}"))]).await;
+        self.secret(name, &[("key", &key_material(material))]).await;
     }
 
     /// What an active credential of this name holds at Toolzz, one entry each.
@@ -213,7 +228,16 @@ impl Lab {
         let material =
             |secret_id| self.simulator.material_of(secret_id).unwrap()[0]["api_key"].as_str().unwrap().to_owned();
         let active = self.simulator.active_named(name);
-        active.iter().map(|one| material(one.row.secret_id).replace(&format!("{CANARY}-"), "")).collect()
+        active.iter().map(|one| crate::leaks::word_of(&material(one.row.secret_id)).to_owned()).collect()
+    }
+
+    /// This one was active, and never two of any name, nor one that was not recorded.
+    pub fn assert_none_doubled(&self, name: &str) {
+        assert_eq!(self.simulator.max_simultaneously_active(name), 1, "{name}");
+        self.simulator.read(|state| {
+            assert!(state.overlaps().is_empty(), "{:?}", state.overlaps());
+            assert!(state.ever_active_while_marked().is_empty());
+        });
     }
 
     /// Waits until the simulator's state is so.
@@ -295,7 +319,16 @@ impl Lab {
 
     /// Everything every operator of this room has logged.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+        match std::fs::read(self.log_file()) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => panic!("the log cannot be read: {error}"),
+        }
+    }
+
+    /// Whether an operator was started in this room, by whatever way.
+    pub fn had_operators(&self) -> bool {
+        self.log_file().exists()
     }
 
     fn log_file(&self) -> PathBuf {
@@ -306,7 +339,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            self.log_holds_no_leak();
+            self.search_at_the_end();
         }
     }
 }
@@ -342,7 +375,7 @@ pub struct Operator {
 }
 
 impl Operator {
-    fn start(lab: &Lab, flags: &[String]) -> Self {
+    fn start(lab: &Lab, flags: &[String], token: &str) -> Self {
         let args = [
             "--namespaces",
             &lab.namespace,
@@ -362,7 +395,7 @@ impl Operator {
             .env("KUBECONFIG", lab.kubeconfig())
             .env("POD_NAMESPACE", &lab.namespace)
             .env("TOOLZZ_API_URL", lab.simulator.url())
-            .env("TOOLZZ_API_TOKEN", DEFAULT_TOKEN);
+            .env("TOOLZZ_API_TOKEN", token);
         Self::spawn(command, &lab.log_file())
     }
 
@@ -370,7 +403,8 @@ impl Operator {
     pub fn spawn(mut command: Command, log: &Path) -> Self {
         let file = File::options().create(true).append(true).open(log).unwrap();
         let log_from = file.metadata().unwrap().len();
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().unwrap();
+        let also = file.try_clone().unwrap();
+        let child = command.stdin(Stdio::null()).stdout(also).stderr(file).spawn().unwrap();
         Self { child, http: std::cell::OnceCell::new(), log: log.to_owned(), log_from }
     }
 
@@ -379,12 +413,14 @@ impl Operator {
         *self.http.get_or_init(|| {
             let begun = std::time::Instant::now();
             loop {
-                let text = std::fs::read_to_string(&self.log).unwrap_or_default();
-                let own = text.get(usize::try_from(self.log_from).unwrap()..).unwrap_or_default();
+                let bytes = std::fs::read(&self.log).unwrap();
+                let own = String::from_utf8_lossy(&bytes[usize::try_from(self.log_from).unwrap()..]);
                 let line = own.lines().find(|line| line.contains("http server listening"));
                 if let Some(addr) =
                     line.and_then(|line| serde_json::from_str::<Value>(line).ok()?["addr"].as_str()?.parse().ok())
                 {
+                    // It is itself by now: before, it may be what started it, or nothing yet.
+                    self.told_nothing();
                     return addr;
                 }
                 assert!(begun.elapsed() < PATIENCE, "the operator does not listen: {own}");
@@ -393,18 +429,22 @@ impl Operator {
         })
     }
 
-    /// A plain GET: status code and body.
+    /// A plain GET: status code and body, in which nothing may be that is secret.
     pub fn get(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.http()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: operator\r\nConnection: close\r\n\r\n").unwrap();
-        let mut reader = BufReader::new(stream);
-        let mut status = String::new();
-        reader.read_line(&mut status).unwrap();
-        let mut rest = String::new();
-        reader.read_to_string(&mut rest).unwrap();
-        let code = status.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap();
-        (code, rest.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+        self.try_get(path).unwrap()
+    }
+
+    /// The same of one that may have ended.
+    pub fn try_get(&self, path: &str) -> std::io::Result<(u16, String)> {
+        let mut stream = TcpStream::connect(self.http())?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: operator\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        BufReader::new(stream).read_to_string(&mut answer)?;
+        crate::leaks::search(path, &answer);
+        let code = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let code = code.ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        Ok((code, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()))
     }
 
     /// Waits until `/readyz` answers with this code; what it said.
@@ -433,15 +473,27 @@ impl Operator {
             .unwrap_or_else(|_| panic!("no {line} in\n{}", self.get("/metrics").1));
     }
 
-    /// Whether it has ended by itself.
-    pub fn has_ended(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
-    /// What everybody on the machine may see of it: arguments, and for its user the environment.
-    pub fn told(&self) -> String {
-        let read = |what: &str| std::fs::read(format!("/proc/{}/{what}", self.child.id())).unwrap_or_default();
-        String::from_utf8_lossy(&[read("cmdline"), read("environ")].concat()).into_owned()
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.ended().is_some()
+    }
+
+    /// How it has ended by itself, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// What everybody on the machine may see of it: arguments, and for its user the environment. `None`: it has ended.
+    pub fn told(&self) -> Option<String> {
+        let read = |what: &str| std::fs::read(format!("/proc/{}/{what}", self.child.id())).ok();
+        let (arguments, environment) = (read("cmdline")?, read("environ")?);
+        (!arguments.is_empty()).then(|| String::from_utf8_lossy(&[arguments, environment].concat()).into_owned())
     }
 
     /// SIGTERM; the exit code.

@@ -1,9 +1,12 @@
 //! What users do with one resource, each from a state of rest to a state of rest, so that the operator's effects on the
 //! way can be listed and every one of them be met by a crash or a fault.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 use toolzz_operator::api::ToolzzCredential;
-use toolzz_simulator::{Fault, Operation, Times};
+use toolzz_simulator::{Fault, Operation, Point, Times};
+use uuid::Uuid;
 
 use super::{
     adoption::{as_in_a_backup, lose, made_by_hand},
@@ -12,6 +15,9 @@ use super::{
 
 /// The resource, and the final name of its credential until it is renamed.
 pub const NAME: &str = "openai";
+
+/// No effect begins or ends for so long: the operator is at rest. Longer than every interval the workloads set.
+const QUIET: Duration = Duration::from_secs(4);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Workload {
@@ -64,7 +70,7 @@ impl Workload {
     ];
 
     /// The spec's fields that this is about.
-    fn spec(self) -> Value {
+    pub fn spec(self) -> Value {
         let target = json!({"kind": "ConfigMap", "name": "out"});
         match self {
             CreateTarget | DropTarget => json!({ "target": target }),
@@ -111,6 +117,8 @@ impl Workload {
         let spec = if self == PromoteStaged { json!({}) } else { self.spec() };
         lab.credential_with(NAME, spec).await;
         let object = lab.until_ready(NAME).await;
+        // What came late would be taken for an effect of what follows.
+        until_at_rest(lab).await;
         match self {
             DeleteWhileRetiring => {
                 lab.rotate(NAME, "new").await;
@@ -126,8 +134,9 @@ impl Workload {
                 lose(lab, NAME).await;
                 std::fs::write(lab.directory.join("backup"), as_in_a_backup(&object).to_string()).unwrap();
             }
-            _ => {}
+            _ => return,
         }
+        until_at_rest(lab).await;
     }
 
     /// What the user does, and waits for. It goes on over whatever happens to the operator.
@@ -143,7 +152,7 @@ impl Workload {
                 lab.until_ready(NAME).await;
             }
             Update => {
-                lab.edit(NAME, json!({"name": "OpenAI Marketing", "userId": uuid::Uuid::nil().to_string()})).await;
+                lab.edit(NAME, json!({"name": "OpenAI Marketing", "userId": Uuid::nil().to_string()})).await;
                 lab.until_ready(NAME).await;
             }
             SwitchOff => {
@@ -189,7 +198,10 @@ impl Workload {
                 let lost = if self == DeleteUnknownPost { Operation::Create } else { Operation::Update };
                 lab.credential_with(NAME, self.spec()).await;
                 lab.simulator.until(move |state| state.counts(lost).received >= 1).await;
+                // The deletion comes before the operator can learn what became of the request, however long either takes.
+                let look = lab.simulator.hold(Operation::List, Point::BeforeCommit);
                 lab.delete(NAME).await;
+                look.release();
                 lab.until_gone(NAME).await;
             }
             Restore => {
@@ -223,6 +235,51 @@ async fn until_rotated(lab: &Lab, before: Option<String>, material: &str) {
     .await;
 }
 
+/// What a workload comes to, by its own description: not as the operator says.
+struct Right {
+    creates: u64,
+    /// Credentials that were there without the operator.
+    by_hand: u64,
+    /// Name, user and material of the one that is active.
+    active: Option<(&'static str, &'static str, &'static str)>,
+    most_active: usize,
+    target: bool,
+    deleted: bool,
+}
+
+impl Workload {
+    fn right(self) -> Right {
+        // While nothing else is said of them.
+        let (creates, name, user, material) = (1, NAME, USER, NAME);
+        let one = |creates, name, user, material| Right {
+            creates,
+            by_hand: 0,
+            active: Some((name, user, material)),
+            most_active: 1,
+            target: false,
+            deleted: false,
+        };
+        let plain = one(creates, name, user, material);
+        let rotated = one(2, name, user, "new");
+        match self {
+            Create | Drift | DropTarget | Restore => plain,
+            CreateTarget => Right { target: true, ..plain },
+            Update => one(creates, "OpenAI Marketing", "00000000-0000-0000-0000-000000000000", material),
+            SwitchOff => Right { active: None, ..plain },
+            Repoint => rotated,
+            RepointTwice => one(3, name, user, "newer"),
+            Replace | PromoteStaged => Right { most_active: 2, ..rotated },
+            ReplaceTarget => Right { most_active: 2, target: true, ..rotated },
+            InPlace => one(creates, name, user, "new"),
+            // The one that is lost, the one in its place, and an inactive one beside them.
+            Loss => one(3, name, user, material),
+            AdoptById | AdoptByName => Right { by_hand: 1, ..plain },
+            Delete | DeleteUnknownPost | DeleteUnknownPut => Right { active: None, deleted: true, ..plain },
+            DeleteWhileRetiring => Right { active: None, most_active: 2, deleted: true, ..rotated },
+        }
+    }
+}
+
 /// A change the operator makes somewhere. Which of several equal ones is said beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -249,11 +306,42 @@ impl Effect {
     }
 }
 
+/// Waits until the operator is at rest.
+pub async fn until_at_rest(lab: &Lab) {
+    let (mut before, mut since) = (begun_and_ended(lab), Instant::now());
+    while since.elapsed() < QUIET {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = begun_and_ended(lab);
+        if now != before {
+            (before, since) = (now, Instant::now());
+        }
+    }
+}
+
+/// How many effects have begun, and how many of them have ended.
+pub fn begun_and_ended(lab: &Lab) -> (usize, usize) {
+    fn count(all: impl Iterator<Item = bool>) -> (usize, usize) {
+        all.fold((0, 0), |(begun, ended), one| (begun + 1, ended + usize::from(one)))
+    }
+    let remote = lab.simulator.read(|state| {
+        let effects = state.journal().filter(|entry| is_remote_effect(entry.operation));
+        count(effects.map(|entry| entry.finished_at.is_some()))
+    });
+    let kubernetes = lab.proxy().read(|state| {
+        let effects = state.journal().iter().filter(|entry| Effect::of_kubernetes(&entry.asked).is_some());
+        count(effects.map(|entry| entry.finished_at.is_some()))
+    });
+    (remote.0 + kubernetes.0, remote.1 + kubernetes.1)
+}
+
+fn is_remote_effect(operation: Operation) -> bool {
+    matches!(operation, Operation::Create | Operation::Update)
+}
+
 /// Every effect the operator asked for so far, in order.
 pub fn effects(lab: &Lab) -> Vec<Effect> {
     let remote = lab.simulator.journal().into_iter().filter_map(|entry| {
-        let effect = matches!(entry.operation, Operation::Create | Operation::Update);
-        effect.then_some((entry.started_at, Effect::Remote(entry.operation)))
+        is_remote_effect(entry.operation).then_some((entry.started_at, Effect::Remote(entry.operation)))
     });
     let kubernetes = lab.proxy().journal();
     let kubernetes =
@@ -297,19 +385,44 @@ impl EndState {
 
     /// What is wrong with the end of this workload, whatever was in the way.
     pub fn wrong(&self, workload: Workload) -> Option<&'static str> {
-        let deleted = matches!(workload, Delete | DeleteWhileRetiring | DeleteUnknownPost | DeleteUnknownPut);
-        let replaces = matches!(workload, Replace | ReplaceTarget | PromoteStaged | DeleteWhileRetiring);
-        let expected = usize::from(!deleted && workload != SwitchOff);
+        let right = workload.right();
+        let active: Vec<(usize, &Value)> =
+            self.remote.iter().enumerate().filter(|(_, row)| !row["active"].is_null()).collect();
+        let expected = right.active.map(|(name, user, material)| {
+            json!({"name": name, "user": user, "material": [{"api_key": key_material(material)}]})
+        });
+        let as_expected = |row: &Value, expected: &Value| {
+            ["name", "user", "material"].iter().all(|field| row["active"][field] == expected[field])
+        };
+        let is_current = |row: usize| self.resource.as_ref().is_some_and(|resource| resource["id"] == row);
+        let creates = if right.deleted { self.creates <= right.creates } else { self.creates == right.creates };
+        let target = self.target.as_ref().map(|target| &target["credential"]);
         [
             (self.active_while_marked > 0, "something was active before it was recorded"),
-            (self.most_active > if replaces { 2 } else { 1 }, "more than one was active at once"),
-            (self.active() != expected, "the wrong number is active"),
-            (self.resource.is_some() == deleted, "the resource is there, or not, against the user's wish"),
+            (self.most_active > right.most_active, "more than one was active at once"),
+            (!creates, "not as many creates as there should be"),
+            (self.remote.len() as u64 != self.creates + right.by_hand, "not as many credentials as were made"),
+            (active.len() != usize::from(expected.is_some()), "the wrong number is active"),
+            (
+                active.iter().zip(&expected).any(|((_, row), expected)| !as_expected(row, expected)),
+                "what is active has a wrong name, user or material",
+            ),
+            (active.iter().any(|(row, _)| !is_current(*row)), "what is active is not the resource's"),
+            (self.resource.is_some() == right.deleted, "the resource is there, or not, against the user's wish"),
             (self.resource.as_ref().is_some_and(|resource| !is_right(resource)), "status or ledger is wrong"),
-            (matches!(workload, CreateTarget | ReplaceTarget) && self.target.is_none(), "there is no target"),
+            (self.target.is_some() != right.target, "the target is there, or not, against the user's wish"),
+            (
+                target.is_some_and(|target| target != &self.resource.as_ref().unwrap_or(&Value::Null)["id"]),
+                "the target has the key of another credential",
+            ),
         ]
         .into_iter()
         .find_map(|(wrong, what)| wrong.then_some(what))
+    }
+
+    /// Whether less was done than this workload does when nothing is in the way.
+    pub fn less_than(&self, workload: Workload) -> Option<&'static str> {
+        (self.creates < workload.right().creates).then_some("fewer creates than there should be")
     }
 
     /// How many credentials are active.
@@ -332,8 +445,10 @@ fn is_right(resource: &Value) -> bool {
         && ledger["retiring"].is_null()
 }
 
-pub async fn end_state(lab: &Lab) -> EndState {
-    let all = lab.simulator.credentials();
+/// How it is now; these strays, of which is known where they come from, are left out.
+pub async fn end_state(lab: &Lab, strays: &[Uuid]) -> EndState {
+    let mut all = lab.simulator.credentials();
+    all.retain(|one| !strays.contains(&one.id));
     let nth = |id: &str| all.iter().position(|one| one.id.to_string() == id);
     let holder = |secret_id: &str| {
         let first = |one: &toolzz_simulator::Credential| one.history[0].row.as_ref().unwrap().secret_id.to_string();
@@ -383,7 +498,7 @@ pub async fn end_state(lab: &Lab) -> EndState {
         json!({"credential": credential, "keys": data.keys().collect::<Vec<_>>()})
     });
     EndState {
-        creates: lab.simulator.counts(Operation::Create).committed,
+        creates: lab.simulator.counts(Operation::Create).committed - strays.len() as u64,
         updates: lab.simulator.puts(),
         most_active: lab.simulator.max_simultaneously_active(NAME),
         active_while_marked: lab.simulator.read(|state| state.ever_active_while_marked().len()),

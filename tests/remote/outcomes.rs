@@ -12,6 +12,7 @@ use crate::support::*;
 #[derive(Debug, PartialEq)]
 enum Expected {
     Rejected(u16),
+    NotNow(u16),
     Lost(Lost),
 }
 
@@ -30,6 +31,7 @@ fn patient_unless(simulator: &Simulator, expected: &Expected) -> Connection {
 fn found<T: std::fmt::Debug>(outcome: Outcome<T>) -> Expected {
     match outcome {
         Outcome::NotDone(NotDone::Rejected { status, .. }) => Expected::Rejected(status),
+        Outcome::NotDone(NotDone::NotNow { status, .. }) => Expected::NotNow(status),
         Outcome::Unknown(unknown) => Expected::Lost(unknown.lost),
         other => panic!("unexpected: {other:?}"),
     }
@@ -80,8 +82,11 @@ async fn whatever_becomes_of_a_create_is_told_from_the_other_ways() {
     for status in [408, 500, 501, 502, 503, 504, 599] {
         cases.push((Fault::status(status), Expected::Lost(Lost::ServerError(status))));
     }
-    for status in [400, 402, 404, 405, 406, 409, 410, 412, 413, 414, 415, 422, 423, 451, 499] {
+    for status in [400, 402, 405, 406, 409, 410, 412, 413, 414, 415, 422, 451, 499] {
         cases.push((Fault::status(status), Expected::Rejected(status)));
+    }
+    for status in [404, 421, 423, 425] {
+        cases.push((Fault::status(status), Expected::NotNow(status)));
     }
     for status in [300, 304] {
         cases.push((Fault::status(status), Expected::Lost(Lost::Redirected(status))));
@@ -114,6 +119,7 @@ async fn whatever_becomes_of_an_update_or_a_listing_is_told_too() {
         (Reply::Html.into(), unreadable(200, Unreadable::NotJson)),
         (Reply::WrongShape.into(), unreadable(200, Unreadable::WrongShape)),
         (Fault::status(400), Expected::Rejected(400)),
+        (Fault::status(425), Expected::NotNow(425)),
         (Fault::status(502), Expected::Lost(Lost::ServerError(502))),
     ] {
         let simulator = Simulator::start();
@@ -181,6 +187,7 @@ async fn nobody_there_means_nothing_sent() {
     assert_eq!((*failure, why.reason()), (ConnectFailure::Refused, Reason::ApiUnavailable));
     let address = simulator.address();
     assert_eq!(why.to_string(), format!("create: {address} cannot be reached: connection refused"));
+    assert_eq!(unreachable(&connection).await, ConnectFailure::Refused);
     simulator.come_up().unwrap();
     done(create(&connection, "n").await);
 }
@@ -194,10 +201,7 @@ async fn a_name_without_address_is_said() {
         config.base_url = format!("http://{name}.invalid/api/v1");
         config.allow_insecure_http = true;
     });
-    match connection.list(&key()).await {
-        Outcome::NotDone(NotDone::Unreachable { failure: ConnectFailure::Dns, .. }) => {}
-        other => panic!("{other:?}"),
-    }
+    assert_eq!(unreachable(&connection).await, ConnectFailure::Dns);
 }
 
 #[tokio::test]

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use toolzz_operator::{
-    api::Reason,
+    api::{ListingKey, Reason},
     remote::{Connection, NotDone, Outcome, Refusal, State, TokenError, TokenSource},
 };
-use toolzz_simulator::{DEFAULT_TOKEN, Fault, Operation, Point, Simulator, Times, Token};
+use toolzz_simulator::{DEFAULT_TOKEN, Fault, Matching, Operation, Point, Simulator, Times, Token};
 
 use crate::support::*;
 
@@ -116,6 +116,32 @@ async fn a_token_that_may_not_read_the_integrations_is_good_for_all_else() {
     simulator.set_tokens(vec![Token::forbidden("default", DEFAULT_TOKEN)]);
     let why = not_done(create(&connection, "n").await);
     assert!(matches!(why, NotDone::Refused { refusal: Refusal::Forbidden, .. }), "{why:?}");
+}
+
+#[tokio::test]
+async fn what_is_forbidden_to_one_refuses_nobody_else() {
+    let simulator = Simulator::start();
+    let connection = connect(&simulator);
+    simulator.fault(Operation::Catalogue, Times::Always, Fault::status(403));
+    let keys = ["1", "2", "3"].map(|last| ListingKey { unity_id: format!("{}{last}", &UNITY[..35]), ..key() });
+    let forbid = |key: &ListingKey| {
+        let path = format!("*/unity/{}/*", key.unity_id);
+        simulator.fault(Matching::path("GET", &path), Times::Always, Fault::status(403))
+    };
+    // The very first call, before anything could be read.
+    forbid(&keys[0]);
+    let why = not_done(connection.list(&keys[0]).await);
+    assert!(matches!(why, NotDone::Unconfirmed { status: 403, .. }), "{why:?}");
+    assert_eq!(why.reason(), Reason::Forbidden);
+    assert!(is_open(&connection));
+    // The one that was read last loses its right.
+    done(connection.list(&keys[1]).await);
+    done(connection.list(&keys[2]).await);
+    forbid(&keys[2]);
+    let why = not_done(connection.list(&keys[2]).await);
+    assert!(matches!(why, NotDone::Forbidden { .. }), "{why:?}");
+    assert!(is_open(&connection));
+    done(connection.list(&keys[1]).await);
 }
 
 #[tokio::test]

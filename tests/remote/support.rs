@@ -10,7 +10,10 @@ use std::{
 use secrecy::SecretString;
 use toolzz_operator::{
     api::{CredentialType, Fields, ListingKey, Row, SecretId},
-    remote::{Clock, Config, Connection, NewCredential, Observer, Operation, Outcome, State, TokenSource},
+    remote::{
+        Clock, Config, ConnectFailure, Connection, NewCredential, NotDone, Observer, Operation, Outcome, State,
+        TokenSource,
+    },
 };
 use toolzz_simulator::{DEFAULT_TOKEN, OPENAI, Simulator};
 
@@ -100,6 +103,24 @@ pub fn done<T: Debug>(outcome: Outcome<T>) -> T {
         Outcome::Done(value) => value,
         other => panic!("not done: {other:?}"),
     }
+}
+
+/// Every call, of which none gets as far as being sent: the same way for each.
+pub async fn unreachable(connection: &Connection) -> ConnectFailure {
+    let wanted = fields("n", "secret".into(), true);
+    let calls = [
+        create(connection, "n").await.map(drop),
+        connection.update(&"id".into(), &wanted, None).await.map(drop),
+        connection.list(&key()).await.map(drop),
+    ];
+    let failures = calls.map(|outcome| match outcome {
+        Outcome::NotDone(NotDone::Unreachable { failure, .. }) => failure,
+        other => panic!("{other:?}"),
+    });
+    assert!(failures.iter().all(|failure| *failure == failures[0]), "{failures:?}");
+    // Nobody waits for a catalogue, and nobody is told why there is none.
+    assert!(connection.catalogue().await.is_none());
+    failures[0]
 }
 
 pub async fn until(connection: &Connection, wanted: impl FnMut(&State) -> bool) {

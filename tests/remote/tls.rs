@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use toolzz_operator::remote::{Clock, Config, ConfigError, ConnectFailure, Connection, NotDone, Outcome, TokenSource};
+use toolzz_operator::remote::{Clock, Config, ConfigError, ConnectFailure, Connection, TokenSource};
 use toolzz_simulator::Simulator;
 
 use crate::support::*;
@@ -45,13 +45,6 @@ fn connection(url: String, bundle: Option<String>) -> Result<Connection, ConfigE
     Connection::new(config, TokenSource::fixed("t".into()), Clock::start(), Arc::new(Recorder::default()))
 }
 
-fn failure<T: std::fmt::Debug>(outcome: Outcome<T>) -> ConnectFailure {
-    match outcome {
-        Outcome::NotDone(NotDone::Unreachable { failure, .. }) => failure,
-        other => panic!("{other:?}"),
-    }
-}
-
 #[tokio::test]
 async fn a_certificate_is_trusted_by_the_bundle_only() {
     let (address, pem) = tls_server();
@@ -61,9 +54,9 @@ async fn a_certificate_is_trusted_by_the_bundle_only() {
     assert!(done(trusting.list(&key()).await).rows.is_empty());
     // The bundle of somebody else, so that the test needs no system certificates.
     let other = connection(url("localhost"), Some(strangers)).unwrap();
-    assert_eq!(failure(other.list(&key()).await), ConnectFailure::Certificate);
+    assert_eq!(unreachable(&other).await, ConnectFailure::Certificate);
     let other_name = connection(url("127.0.0.1"), Some(pem)).unwrap();
-    assert_eq!(failure(other_name.list(&key()).await), ConnectFailure::Certificate);
+    assert_eq!(unreachable(&other_name).await, ConnectFailure::Certificate);
 }
 
 #[tokio::test]
@@ -71,7 +64,7 @@ async fn plain_http_on_an_https_port_is_no_tls_connection() {
     let simulator = Simulator::start();
     let (_, pem) = tls_server();
     let connection = connection(format!("https://{}", simulator.address()), Some(pem)).unwrap();
-    assert_eq!(failure(connection.list(&key()).await), ConnectFailure::Tls);
+    assert_eq!(unreachable(&connection).await, ConnectFailure::Tls);
     assert!(simulator.journal().is_empty());
 }
 

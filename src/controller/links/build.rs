@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{Counting, Link, Links, link::Health, object::Object, watch::Work};
+use super::{Counting, Link, Links, link::Health, object::Object};
 use crate::{
     api::{Account, ConnectionKey, Reason},
     controller::context::lock,
@@ -14,6 +14,9 @@ use crate::{
 
 /// How soon a Secret that could not be read is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// The most that is read of a listing of a ToolzzConnection: some 12,000 rows.
+const TENANTS_LISTING_LIMIT: usize = 16 << 20;
 
 /// Why a connection cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,11 +76,16 @@ impl Links {
         recipe.is_some_and(|recipe| recipe.account == *object.account())
     }
 
-    fn retry(&self, key: &ConnectionKey) {
-        let (work, key) = (self.work.clone(), key.clone());
+    pub(super) fn retry(self: &Arc<Self>, key: &ConnectionKey) {
+        if !lock(&self.state).retrying.insert(key.clone()) {
+            return;
+        }
+        let (links, key) = (Arc::downgrade(self), key.clone());
         tokio::spawn(async move {
             tokio::time::sleep(RETRY).await;
-            let _ = work.send(Work::Refresh(key));
+            let Some(links) = links.upgrade() else { return };
+            lock(&links.state).retrying.remove(&key);
+            links.later(&key);
         });
     }
 
@@ -113,7 +121,7 @@ impl Links {
             // Changed meanwhile: its turn comes again.
             let entry = state.entries.get_mut(key).filter(|entry| entry.object.version() == object.version());
             let Some(entry) = entry else { return };
-            (entry.link, entry.recipe) = (link, made.ok());
+            entry.set(link, made.ok());
         }
         self.shared.metrics.connection_gone(&key.to_string());
         self.wake(key);
@@ -133,7 +141,7 @@ impl Links {
     }
 
     /// What the flags say, for this account.
-    fn config(&self, key: &ConnectionKey, account: &Account) -> Result<Config, ConfigError> {
+    pub(super) fn config(&self, key: &ConnectionKey, account: &Account) -> Result<Config, ConfigError> {
         let flags = &self.terms.config;
         let asked = account.rate_limit.and_then(|limit| NonZeroU32::new(u32::try_from(limit).ok()?));
         let rate_limit = match (asked, flags.rate_limit) {
@@ -144,6 +152,8 @@ impl Links {
             base_url: account.url.clone(),
             rate_limit,
             addresses: if self.terms.allow_private_addresses { Addresses::PublicAndPrivate } else { Addresses::Public },
+            // The platform's memory is not a tenant's to fill.
+            listing_limit: if key.namespace.is_some() { TENANTS_LISTING_LIMIT } else { flags.listing_limit },
             ca_bundle: account.ca_bundle.clone().map(String::into_bytes),
             ..flags.clone()
         };

@@ -44,9 +44,10 @@ impl Link {
         let (claims, metrics) = (Arc::clone(&shared.claims), Arc::clone(&shared.metrics));
         let (name, service) = (key.to_string(), connection.base_url());
         let judged = service.clone();
+        let counts = Arc::clone(&health);
         let judge = move |reading: &Reading<'_>| {
             let (strays, suspect) = claims.audit(&judged, reading);
-            metrics.strays(&listing(&key, reading.key), strays);
+            counts.count(|| metrics.strays(&listing(&key, reading.key), strays));
             if suspect {
                 tracing::warn!(connection = %key, listing = %reading.key, "many credentials vanished from a listing at once; it is not believed");
             }
@@ -68,12 +69,14 @@ pub(super) type Verdict = Option<Result<(), (Reason, String)>>;
 /// What is known of a connection's health.
 pub(super) struct Health {
     state: Mutex<(Verdict, Instant)>,
+    /// Another link has taken the place of this one, or none has.
+    retired: Mutex<bool>,
     changed: Arc<Notify>,
 }
 
 impl Health {
     pub fn new(changed: Arc<Notify>) -> Self {
-        Self { state: Mutex::new((None, Instant::now())), changed }
+        Self { state: Mutex::new((None, Instant::now())), retired: Mutex::new(false), changed }
     }
 
     pub fn verdict(&self) -> Verdict {
@@ -89,6 +92,19 @@ impl Health {
     /// The answer to a question.
     pub fn set(&self, verdict: Result<(), (Reason, String)>) {
         *lock(&self.state) = (Some(verdict), Instant::now() + CHECK_INTERVAL);
+    }
+
+    /// From now on nothing is counted that comes over the link, also of what is under way.
+    pub fn retire(&self) {
+        *lock(&self.retired) = true;
+    }
+
+    /// Counts what came over the link, unless that has retired.
+    fn count(&self, count: impl FnOnce()) {
+        let retired = lock(&self.retired);
+        if !*retired {
+            count();
+        }
     }
 
     /// A call ended: one that works shows that the connection does, one that fails makes it worth asking.
@@ -109,17 +125,17 @@ impl Health {
 pub struct Counting {
     metrics: Arc<Metrics>,
     key: ConnectionKey,
-    health: Option<Arc<Health>>,
+    health: Arc<Health>,
 }
 
 impl Counting {
     /// For the connection that the flags make.
     pub fn of_default(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, key: ConnectionKey::default_of_cluster(), health: None }
+        Self::new(metrics, ConnectionKey::default_of_cluster(), Arc::new(Health::new(Arc::default())))
     }
 
     pub(super) fn new(metrics: Arc<Metrics>, key: ConnectionKey, health: Arc<Health>) -> Self {
-        Self { metrics, key, health: Some(health) }
+        Self { metrics, key, health }
     }
 }
 
@@ -127,13 +143,13 @@ impl Observer for Counting {
     fn called(&self, operation: Operation, outcome: &'static str, elapsed: Duration) {
         self.metrics.remote_call(operation.as_str(), outcome, elapsed);
         // The probe's caller judges it.
-        if let Some(health) = self.health.as_ref().filter(|_| operation != Operation::Probe) {
-            health.called(outcome);
+        if operation != Operation::Probe {
+            self.health.called(outcome);
         }
     }
 
     fn listed(&self, key: &ListingKey, rows: usize) {
-        self.metrics.listed(&listing(&self.key, key), rows);
+        self.health.count(|| self.metrics.listed(&listing(&self.key, key), rows));
     }
 
     fn dropped(&self, key: &ListingKey) {

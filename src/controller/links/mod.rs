@@ -68,8 +68,8 @@ pub(super) struct Shared {
 pub(super) struct Links {
     shared: Shared,
     terms: Terms,
-    /// Made by the flags; gives way to an object of its name, for good: who takes away the object that limits everybody
-    /// does not mean that nobody is limited.
+    /// Made by the flags; gives way to an object of its name until the process starts anew: who takes away the object
+    /// that limits everybody does not mean that nobody is limited.
     default: Option<Arc<Link>>,
     state: Mutex<Known>,
     wakers: Mutex<Vec<(Option<String>, mpsc::UnboundedSender<User>)>>,
@@ -86,6 +86,8 @@ struct Known {
     tokens: HashMap<(String, String), BTreeSet<ConnectionKey>>,
     /// The scopes whose ToolzzConnections could not be listed yet.
     unlisted: HashSet<Option<String>>,
+    /// The connections whose tokens could not be read and are tried again soon.
+    retrying: HashSet<ConnectionKey>,
     /// An object of the name of the flags' connection was there.
     default_seen: bool,
     /// The labels of every namespace, where they are known.
@@ -104,6 +106,26 @@ struct Entry {
     changed: Arc<Notify>,
     /// Writes its status.
     _tending: Task,
+}
+
+impl Entry {
+    fn set(&mut self, link: Result<Arc<Link>, Problem>, recipe: Option<Recipe>) {
+        self.retire();
+        (self.link, self.recipe) = (link, recipe);
+    }
+
+    /// What is under way over the link counts for nothing any more.
+    fn retire(&self) {
+        if let Ok(link) = &self.link {
+            link.health.retire();
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.retire();
+    }
 }
 
 /// A task that ends with its handle.

@@ -11,6 +11,7 @@ use super::grant::{Denial, Grant};
 use crate::{
     api::{Account, ClusterToolzzConnection, ConnectionKey, ConnectionStatus, MANAGER, ToolzzConnection},
     controller::{events::Events, watches},
+    kubernetes::timed,
     plan::Happening,
 };
 
@@ -73,19 +74,19 @@ impl Object {
             Self::Own(object) => {
                 let namespace = object.metadata.namespace.clone().unwrap_or_default();
                 let api: Api<ToolzzConnection> = Api::namespaced(client.clone(), &namespace);
-                api.patch_status(&name, &params, &patch).await.map(|object| Self::Own(Arc::new(object)))
+                timed(api.patch_status(&name, &params, &patch)).await.map(|object| Self::Own(Arc::new(object)))
             }
             Self::Cluster(_) => {
                 let api: Api<ClusterToolzzConnection> = Api::all(client.clone());
-                api.patch_status(&name, &params, &patch).await.map(|object| Self::Cluster(Arc::new(object)))
+                timed(api.patch_status(&name, &params, &patch)).await.map(|object| Self::Cluster(Arc::new(object)))
             }
         }
     }
 
     pub fn tell(&self, events: &Events, happening: &Happening) {
         match self {
-            Self::Own(object) => events.tell_of(&**object, happening),
-            Self::Cluster(object) => events.tell_of(&**object, happening),
+            Self::Own(object) => events.tell(&**object, happening),
+            Self::Cluster(object) => events.tell(&**object, happening),
         }
     }
 }

@@ -29,7 +29,7 @@ fn links() -> Arc<Links> {
     let terms = Terms {
         config: config.clone(),
         allow_adoption: false,
-        allow_private_addresses: false,
+        allow_private_addresses: true,
         scoped: false,
         operator_namespace: "operator".to_owned(),
     };
@@ -76,6 +76,26 @@ async fn the_right_to_take_over_ends_with_the_grant_also_while_the_link_cannot_b
 }
 
 #[tokio::test]
+async fn who_is_admitted_to_an_edited_connection_is_not_led_to_the_account_before() {
+    let links = links();
+    let key = ConnectionKey::default_of_cluster();
+    let edited = |generation, url: &str| {
+        let Object::Cluster(object) = object(generation, "Denied") else { panic!() };
+        let mut object = (*object).clone();
+        object.spec.account.url = url.to_owned();
+        Object::Cluster(Arc::new(object))
+    };
+    links.put(edited(1, "http://127.0.0.1:9/one"));
+    let health = Arc::new(link::Health::new(Arc::default()));
+    let link = Link::new(key.clone(), connection(&links.terms.config), false, health, &links.shared);
+    lock(&links.state).entries.get_mut(&key).unwrap().link = Ok(link);
+    links.put(edited(2, "http://127.0.0.1:9/one"));
+    assert_eq!(admitted(&links), Ok(false), "nothing to make anew");
+    links.put(edited(3, "http://127.0.0.1:9/two"));
+    assert_eq!(admitted(&links), Err(Reason::ConnectionNotReady));
+}
+
+#[tokio::test]
 async fn of_what_could_not_be_listed_nobody_says_that_it_does_not_exist() {
     let links = links();
     let ask = |namespace: &str| {
@@ -88,4 +108,48 @@ async fn of_what_could_not_be_listed_nobody_says_that_it_does_not_exist() {
     assert_eq!(admitted(&links), Ok(false), "the rest goes on");
     lock(&links.state).unlisted = [None].into();
     assert_eq!(ask("blue"), Err(Reason::ConnectionNotReady));
+}
+
+#[tokio::test]
+async fn a_tenants_listing_fills_less_of_the_memory_than_the_platforms() {
+    let links = links();
+    let Object::Cluster(object) = object(1, "Denied") else { panic!() };
+    let limit = |namespace: Option<&str>| {
+        let key = ConnectionKey { namespace: namespace.map(str::to_owned), name: "c".to_owned() };
+        links.config(&key, &object.spec.account).unwrap().listing_limit
+    };
+    assert!(limit(Some(NAMESPACE)) < limit(None));
+    assert_eq!(limit(None), links.terms.config.listing_limit);
+}
+
+#[tokio::test]
+async fn what_comes_over_a_link_that_was_replaced_is_not_counted() {
+    let links = links();
+    let key = ConnectionKey::default_of_cluster();
+    links.put(object(1, "Allowed"));
+    let health = Arc::new(link::Health::new(Arc::default()));
+    let counting = Counting::new(Arc::clone(&links.shared.metrics), key.clone(), Arc::clone(&health));
+    let link = Link::new(key.clone(), connection(&links.terms.config), true, health, &links.shared);
+    lock(&links.state).entries.get_mut(&key).unwrap().link = Ok(link);
+    let listing = crate::api::ListingKey { unity_id: UNITY.to_owned(), kind: crate::api::CredentialType::Llm };
+    let rows = || {
+        let text = links.shared.metrics.text();
+        text.lines().find_map(|line| line.strip_prefix("toolzz_operator_listing_rows ").map(str::to_owned))
+    };
+    crate::remote::Observer::listed(&counting, &listing, 7);
+    assert_eq!(rows().as_deref(), Some("7"));
+    links.remove(&key);
+    crate::remote::Observer::listed(&counting, &listing, 7);
+    assert_eq!(rows().as_deref(), Some("0"));
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_read_is_tried_again_by_one() {
+    let links = links();
+    let key = ConnectionKey::default_of_cluster();
+    let before = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    for _ in 0..3 {
+        links.retry(&key);
+    }
+    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), before + 1);
 }

@@ -142,6 +142,7 @@ impl Links {
     pub(super) fn put(self: &Arc<Self>, object: Object) {
         let key = object.key();
         let grant = object.grant().map(|grant| grant.unwrap_or_else(|_| Grant::nothing()));
+        let pending = || Problem { reason: Reason::Pending, message: Reason::Pending.meaning().to_owned() };
         let mut state = lock(&self.state);
         state.default_seen |= key == ConnectionKey::default_of_cluster();
         match state.entries.get_mut(&key) {
@@ -151,16 +152,21 @@ impl Links {
                 entry.changed.notify_one();
                 return;
             }
-            Some(entry) => (entry.object, entry.grant) = (object.clone(), grant),
+            Some(entry) => {
+                // Whoever is admitted from now on is admitted to what the object says now, not to what it led to before.
+                if entry.object.account() != object.account() {
+                    entry.set(Err(pending()), None);
+                }
+                (entry.object, entry.grant) = (object.clone(), grant);
+            }
             None => {
                 let changed = Arc::new(Notify::new());
                 let tending = tokio::spawn(Arc::clone(self).tend(key.clone(), Arc::clone(&changed)));
-                let problem = Problem { reason: Reason::Pending, message: Reason::Pending.meaning().to_owned() };
                 let entry = Entry {
                     object: object.clone(),
                     grant,
                     recipe: None,
-                    link: Err(problem),
+                    link: Err(pending()),
                     changed,
                     _tending: Task(tending),
                 };

@@ -207,6 +207,26 @@ fn a_lost_post_is_looked_for_twice_before_another_is_sent() {
 }
 
 #[test]
+fn what_an_earlier_process_lost_is_looked_for_twice_as_well() {
+    let mut view = fresh();
+    view.memory.given_up = Some(after(1));
+    view.sight.listing = listing(after(2));
+    view.status = published(at(&view, 3)).status;
+    view.memory.given_up = None;
+    // (now, the last listing began, what follows); the resource was first seen at the start.
+    for (now, began, want) in [(3, 2, "wait"), (45, 2, "wait"), (46, 2, "look again"), (47, 46, "post")] {
+        view.sight.listing = listing(after(began));
+        let got = match at(&view, now) {
+            Step::Rest(_) => "wait",
+            Step::Look { began_after, .. } if began_after == after(45) => "look again",
+            Step::Post(_) => "post",
+            step => panic!("{step:?}"),
+        };
+        assert_eq!(got, want, "now {now}, listing {began}");
+    }
+}
+
+#[test]
 fn of_several_staged_every_operator_takes_the_same() {
     for order in [["c1", "c2", "c3"], ["c3", "c2", "c1"], ["c2", "c1", "c3"]] {
         let mut view = fresh();
@@ -313,10 +333,15 @@ fn a_rejected_request_is_not_sent_again_also_after_a_restart() {
     assert_eq!(publication.event.as_ref().unwrap().reason, Reason::RejectedByApi);
     assert!(condition(&publication.status.conditions, "Stalled").is_some());
 
+    // The reason may have been at Toolzz: it is tried again when some resync intervals are over.
+    let tried = |view: &View| (at(view, 3600), at(view, 3601));
+    assert!(matches!(tried(&view), (Step::Publish(_), Step::Post(_))), "{:?}", tried(&view));
+
     // The process restarts: only the status remembers.
     view.memory.rejected.clear();
     view.status = publication.status;
     assert!(matches!(step(&view), Step::Rest(_)));
+    assert!(matches!(tried(&view), (Step::Rest(_), Step::Post(_))), "{:?}", tried(&view));
 
     for (what, change) in [
         (
@@ -481,4 +506,5 @@ mod asking;
 mod between;
 mod deletion;
 mod invariants;
+mod late;
 mod replacing;

@@ -9,8 +9,10 @@ pub struct Bug {
     pub name: String,
     /// Where, from the root of the repository.
     pub file: String,
-    /// Arguments of `cargo test`.
+    /// Arguments of `cargo test`, after variables of its environment.
     pub test: String,
+    /// The tests do not end: that is what the bug does.
+    pub hangs: bool,
     there: String,
     instead: String,
 }
@@ -45,7 +47,7 @@ pub fn read() -> Result<Vec<Bug>, Error> {
     parse(include_str!("../bugs.txt"))
 }
 
-/// `== name`, `file: …`, `test: …`, then what is there, a line `->`, and what is put there. Lines before the first
+/// `== name`, `file: …`, `test: …`, `hangs` where they do, then what is there, a line `->`, and what is put there. Lines before the first
 /// `==` explain the list.
 fn parse(text: &str) -> Result<Vec<Bug>, Error> {
     let mut bugs = Vec::new();
@@ -58,6 +60,7 @@ fn parse(text: &str) -> Result<Vec<Bug>, Error> {
         };
         let file = field("file: ", "a line `file:` is missing")?;
         let test = field("test: ", "a line `test:` is missing")?;
+        let hangs = lines.next_if(|(_, line)| *line == "hangs").is_some();
         let mut body = Vec::new();
         while let Some((_, line)) = lines.next_if(|(_, line)| !line.starts_with("== ")) {
             body.push(line);
@@ -68,6 +71,7 @@ fn parse(text: &str) -> Result<Vec<Bug>, Error> {
             name: line.trim_start_matches("== ").to_owned(),
             file,
             test,
+            hangs,
             there: there.to_owned(),
             instead: instead.trim_start_matches('\n').trim_end_matches('\n').to_owned(),
         });
@@ -96,9 +100,11 @@ mod tests {
 
     #[test]
     fn a_list_is_read_and_what_does_not_fit_is_told() {
-        let text = "words\n== one\nfile: f\ntest: --lib x\na\n b\n->\nc\n\n== two\nfile: g\ntest: t\nd\n->\n";
+        let text =
+            "words\n== one\nfile: f\ntest: --lib x\na\n b\n->\nc\n\n== two\nfile: g\ntest: A=1 t\nhangs\nd\n->\n";
         let bugs = parse(text).unwrap();
-        assert_eq!((bugs.len(), bugs[0].test.as_str()), (2, "--lib x"));
+        assert_eq!((bugs.len(), bugs[0].test.as_str(), bugs[0].hangs), (2, "--lib x", false));
+        assert_eq!((bugs[1].test.as_str(), bugs[1].hangs), ("A=1 t", true));
         assert_eq!(bugs[0].plant("x a\n b y").unwrap(), "x c y");
         assert_eq!(bugs[1].plant("d").unwrap(), "");
         assert!(matches!(bugs[1].plant("dd"), Err(Error::Fits { times: 2, .. })));

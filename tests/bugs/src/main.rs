@@ -2,6 +2,9 @@
 //!
 //! The bugs are in `bugs.txt`: a name, a file, what stands there, what is put in its place, and the tests that must go
 //! red. Run by `make bugs`. Everything happens in `target/bugs`.
+//!
+//! A bug is killed by a test that fails, and fails again when it alone is run. Whatever else goes wrong, such as a bug that
+//! does not compile or tests that do not end, shows nothing.
 
 mod bugs;
 
@@ -18,7 +21,7 @@ use bugs::Bug;
 use clap::Parser;
 use thiserror::Error;
 
-/// Longer than any of the tests takes; a test that a bug makes hang has found it.
+/// Longer than any of the tests takes.
 const LIMIT: Duration = Duration::from_secs(400);
 
 /// Plants each bug in a copy of the operator and runs the tests that must find it. Ends with an error if one survives.
@@ -44,7 +47,7 @@ enum Error {
     #[error("the operator does not compile without any bug")]
     DoesNotCompile,
     #[error(
-        "{survived} survived: each is a missing test. {broken} did not compile, or had tests that fail anyway, which shows nothing"
+        "{survived} survived: each is a missing test. {broken} showed nothing: they did not compile, or had tests that fail anyway, do not end or fail once"
     )]
     NotAllKilled { survived: usize, broken: usize },
 }
@@ -78,40 +81,27 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
         copy.display()
     )?;
     mirror(&root, &copy)?;
-    if !cargo(&copy, &target, "build --workspace --bins")? {
+    if !matches!(cargo(&copy, &target, "build --workspace --bins")?, Ended::Well) {
         return Err(Error::DoesNotCompile);
     }
     let mut healthy: Vec<&str> = Vec::new();
     let (mut survived, mut broken) = (0, 0);
     for (number, bug) in bugs.iter().enumerate() {
-        // A test that is red without the bug shows nothing.
-        if !healthy.contains(&bug.test.as_str()) {
-            if !cargo(&copy, &target, &format!("test {}", bug.test))? {
-                broken += 1;
-                writeln!(out, "{:>3}/{} BROKEN   {}: its tests fail without it", number + 1, bugs.len(), bug.name)?;
-                continue;
-            }
-            healthy.push(&bug.test);
-        }
-        let path = copy.join(&bug.file);
-        let whole = read(&path)?;
-        write(&path, &bug.plant(&whole)?)?;
         let begun = Instant::now();
-        let built = cargo(&copy, &target, &format!("test --no-run {}", bug.test))?;
-        let found = built && !cargo(&copy, &target, &format!("test {}", bug.test))?;
-        write(&path, &whole)?;
-        let fate = match (built, found) {
-            (false, _) => {
-                broken += 1;
-                "BROKEN  "
-            }
-            (true, true) => "killed  ",
-            (true, false) => {
+        let fate = fate(bug, &copy, &target, &mut healthy)?;
+        let (word, why) = match &fate {
+            Fate::Killed(by) => ("killed  ", format!("by {by}")),
+            Fate::Survived => {
                 survived += 1;
-                "SURVIVED"
+                ("SURVIVED", "no test fails".to_owned())
+            }
+            Fate::ShowsNothing(why) => {
+                broken += 1;
+                ("BROKEN  ", (*why).to_owned())
             }
         };
-        writeln!(out, "{:>3}/{} {fate} {} ({} s)", number + 1, bugs.len(), bug.name, begun.elapsed().as_secs())?;
+        let seconds = begun.elapsed().as_secs();
+        writeln!(out, "{:>3}/{} {word} {}: {why} ({seconds} s)", number + 1, bugs.len(), bug.name)?;
     }
     let figure = format!("{} killed of {}", bugs.len() - survived - broken, bugs.len());
     writeln!(out, "seeded bugs: {figure}")?;
@@ -121,22 +111,108 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
     if survived + broken == 0 { Ok(()) } else { Err(Error::NotAllKilled { survived, broken }) }
 }
 
-/// Whether cargo succeeds with these arguments, within the time for it.
-fn cargo(copy: &Path, target: &Path, arguments: &str) -> Result<bool, Error> {
+/// What became of a bug.
+enum Fate {
+    /// By this test.
+    Killed(String),
+    Survived,
+    /// For this reason.
+    ShowsNothing(&'static str),
+}
+
+fn fate<'a>(bug: &'a Bug, copy: &Path, target: &Path, healthy: &mut Vec<&'a str>) -> Result<Fate, Error> {
+    let arguments = test(&bug.test, "");
+    // A test that is red without the bug shows nothing.
+    if !healthy.contains(&bug.test.as_str()) {
+        if !matches!(cargo(copy, target, &arguments)?, Ended::Well) {
+            return Ok(Fate::ShowsNothing("its tests fail without it"));
+        }
+        healthy.push(&bug.test);
+    }
+    let path = copy.join(&bug.file);
+    let whole = read(&path)?;
+    write(&path, &bug.plant(&whole)?)?;
+    let fate = with_bug(bug, copy, target, &arguments);
+    write(&path, &whole)?;
+    fate
+}
+
+fn with_bug(bug: &Bug, copy: &Path, target: &Path, arguments: &str) -> Result<Fate, Error> {
+    if !matches!(cargo(copy, target, &test(&bug.test, "--no-run"))?, Ended::Well) {
+        return Ok(Fate::ShowsNothing("it does not compile"));
+    }
+    let by = match cargo(copy, target, arguments)? {
+        Ended::Well => return Ok(Fate::Survived),
+        Ended::TooLate if bug.hangs => return Ok(Fate::Killed("a test that does not end".to_owned())),
+        Ended::TooLate => return Ok(Fate::ShowsNothing("its tests do not end")),
+        Ended::Badly(output) => match failed(&output) {
+            Some(name) => name.to_owned(),
+            None => return Ok(Fate::ShowsNothing("its tests end before any fails")),
+        },
+    };
+    // Once may be by chance.
+    let binary: Vec<&str> = bug.test.split(' ').collect();
+    let words = binary.iter().position(|word| word.starts_with("--")).unwrap_or_default();
+    let alone = match binary[words..] {
+        ["--test", name, ..] => [&binary[..words], &["--test", name]].concat().join(" "),
+        _ => [&binary[..words], &["--lib"]].concat().join(" "),
+    };
+    match cargo(copy, target, &test(&alone, &format!("-- --exact {by}")))? {
+        Ended::Badly(output) if failed(&output) == Some(&by) => Ok(Fate::Killed(by)),
+        _ => Ok(Fate::ShowsNothing("a test fails once and then not")),
+    }
+}
+
+/// The first test that libtest says has failed.
+fn failed(output: &str) -> Option<&str> {
+    output.lines().find_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?.split(' ').next())
+}
+
+/// Arguments of cargo for these tests: variables of the environment stay in front.
+fn test(tests: &str, more: &str) -> String {
+    let words: Vec<&str> = tests.split(' ').collect();
+    let variables = words.iter().take_while(|word| word.contains('=') && !word.starts_with('-')).count();
+    let (variables, tests) = words.split_at(variables);
+    [variables, &["test"], tests, &more.split(' ').collect::<Vec<_>>()].concat().join(" ").trim().to_owned()
+}
+
+/// How cargo ended.
+enum Ended {
+    Well,
+    /// With this output.
+    Badly(String),
+    TooLate,
+}
+
+/// Runs cargo with these arguments, after variables of its environment, within the time for it.
+fn cargo(copy: &Path, target: &Path, arguments: &str) -> Result<Ended, Error> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(arguments.split(' ')).current_dir(copy).env("CARGO_TARGET_DIR", target);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    // What the copy does is no part of what is kept for `make proof`.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TOOLZZ_")) {
+        command.env_remove(name);
+    }
+    let mut words = arguments.split(' ').peekable();
+    while let Some((name, value)) = words.peek().and_then(|word| word.split_once('=')) {
+        command.env(name, value);
+        words.next();
+    }
+    let path = target.join("output");
+    let output = fs::File::create(&path).map_err(|source| Error::File { path: path.clone(), source })?;
+    command.args(words).current_dir(copy).env("CARGO_TARGET_DIR", target);
+    command.stdin(Stdio::null()).stdout(output).stderr(Stdio::null()).process_group(0);
     let mut child = command.spawn().map_err(Error::Cargo)?;
     let begun = Instant::now();
     loop {
         if let Some(status) = child.try_wait().map_err(Error::Cargo)? {
-            return Ok(status.success());
+            let output = fs::read(&path).map_err(|source| Error::File { path: path.clone(), source })?;
+            let output = String::from_utf8_lossy(&output).into_owned();
+            return Ok(if status.success() { Ended::Well } else { Ended::Badly(output) });
         }
         if begun.elapsed() > LIMIT {
             let group = format!("-{}", child.id());
             let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
             let _ = child.wait();
-            return Ok(false);
+            return Ok(Ended::TooLate);
         }
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -181,4 +257,21 @@ fn read(path: &Path) -> Result<String, Error> {
 
 fn write(path: &Path, text: &str) -> Result<(), Error> {
     fs::write(path, text).map_err(|source| Error::File { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_test_that_failed_kills() {
+        assert_eq!(failed("running 2 tests\ntest a::b ... ok\ntest a::c ... FAILED\n\nfailures:\n"), Some("a::c"));
+        assert_eq!(failed("error: could not compile\ntest result: ok. 1 passed\n"), None);
+    }
+
+    #[test]
+    fn variables_stay_in_front() {
+        assert_eq!(test("A=1 --test e2e x", "--no-run"), "A=1 test --test e2e x --no-run");
+        assert_eq!(test("--lib plan::", ""), "test --lib plan::");
+    }
 }

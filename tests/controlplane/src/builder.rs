@@ -1,9 +1,10 @@
 //! Builds the tools that are missing.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io::{self, IsTerminal as _, Read as _, Seek as _, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
@@ -11,7 +12,7 @@ use std::{
 
 use crate::{
     cache, process,
-    tools::{self, MODULES, Module, Tool},
+    tools::{self, MODULES, Module, Origin, Tool},
 };
 
 /// Between two looks at the compiler.
@@ -25,14 +26,17 @@ pub(crate) enum Error {
     #[error(transparent)]
     Cache(#[from] cache::Error),
     #[error("building {tool} failed ({status}):\n{output}")]
-    Compiler { tool: &'static str, status: ExitStatus, output: String },
+    Go { tool: &'static str, status: ExitStatus, output: String },
     #[error("cannot build in the cache folder")]
     Folder(#[from] io::Error),
+    #[error("`go mod download` did not say where the source of {tool} is")]
+    Download { tool: &'static str, source: serde_json::Error },
 }
 
-/// Builds what is neither in `KUBEBUILDER_ASSETS` nor in the cache, one tool after the other.
-pub(crate) fn build_missing() -> Result<(), Error> {
-    if missing()?.is_empty() {
+/// Builds what is neither in `KUBEBUILDER_ASSETS` nor in the cache, one tool after the other: of these tools, or of all if
+/// none is named.
+pub(crate) fn build_missing(names: &[impl AsRef<str>]) -> Result<(), Error> {
+    if missing(names)?.is_empty() {
         return Ok(());
     }
     let folder = cache::folder()?;
@@ -44,7 +48,7 @@ pub(crate) fn build_missing() -> Result<(), Error> {
         lock.lock()?;
     }
     // The other build may have left nothing to do.
-    let missing = missing()?;
+    let missing = missing(names)?;
     if missing.is_empty() {
         return Ok(());
     }
@@ -56,13 +60,16 @@ pub(crate) fn build_missing() -> Result<(), Error> {
     Ok(())
 }
 
-fn missing() -> Result<Vec<(&'static Module, &'static Tool)>, Error> {
+fn missing(names: &[impl AsRef<str>]) -> Result<Vec<(&'static Module, &'static Tool)>, Error> {
+    let wanted: Vec<_> = if names.is_empty() {
+        MODULES.iter().flat_map(|module| module.tools.iter().map(move |tool| (module, tool))).collect()
+    } else {
+        names.iter().map(|name| cache::find(name.as_ref())).collect::<Result<_, _>>()?
+    };
     let mut missing = Vec::new();
-    for module in &MODULES {
-        for tool in module.tools {
-            if !cache::path(module, tool)?.is_file() {
-                missing.push((module, tool));
-            }
+    for (module, tool) in wanted {
+        if !cache::path(module, tool)?.exists() {
+            missing.push((module, tool));
         }
     }
     Ok(missing)
@@ -82,29 +89,83 @@ fn build(module: &Module, tool: &Tool, label: &str) -> Result<(), Error> {
     let folder = cache::module_folder(module)?;
     let binaries = folder.join("bin");
     fs::create_dir_all(&binaries)?;
-    fs::write(folder.join("go.mod"), module.go_mod)?;
-    fs::write(folder.join("go.sum"), module.go_sum)?;
+    for (name, text) in [("go.mod", module.go_mod), ("go.sum", module.go_sum)].iter().chain(module.files) {
+        fs::write(folder.join(name), text)?;
+    }
     let unfinished = folder.join(format!("{}.unfinished", tool.name));
 
+    let mut progress = Progress::start(label)?;
+    let result = match tool.origin {
+        Origin::Package(package) => compile(module, tool, package, &unfinished, &mut progress),
+        Origin::Folder(path) => copy(module, tool, path, &unfinished, &mut progress),
+    };
+    if let Err(error) = result {
+        progress.end("failed")?;
+        return Err(error);
+    }
+    // Only a whole tool ever has the name that is looked for.
+    fs::rename(&unfinished, binaries.join(tool.name))?;
+    progress.end("done")?;
+    Ok(())
+}
+
+fn compile(module: &Module, tool: &Tool, package: &str, to: &Path, progress: &mut Progress) -> Result<(), Error> {
+    let flags = module.linker_flags();
+    let mut arguments = vec!["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", &flags];
+    if !module.tags.is_empty() {
+        arguments.extend(["-tags", module.tags]);
+    }
+    arguments.push("-o");
+    go(module, tool, arguments.iter().map(OsStr::new).chain([to.as_os_str(), OsStr::new(package)]), progress)?;
+    Ok(())
+}
+
+/// What `go mod download` says of a module.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Download {
+    /// Where its source is.
+    dir: PathBuf,
+}
+
+fn copy(module: &Module, tool: &Tool, path: &str, to: &Path, progress: &mut Progress) -> Result<(), Error> {
+    let answer = go(module, tool, ["mod", "download", "-json", module.source].map(OsStr::new), progress)?;
+    let download: Download =
+        serde_json::from_str(&answer).map_err(|source| Error::Download { tool: tool.name, source })?;
+    // Of a build that was killed.
+    if to.exists() {
+        fs::remove_dir_all(to)?;
+    }
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(download.dir.join(path))? {
+        let entry = entry?;
+        // Not `fs::copy`: the source is write-protected, the cache need not be.
+        fs::write(to.join(entry.file_name()), fs::read(entry.path())?)?;
+    }
+    Ok(())
+}
+
+/// Runs Go in the module's folder and returns what it prints.
+fn go<'a>(
+    module: &Module,
+    tool: &Tool,
+    arguments: impl IntoIterator<Item = &'a OsStr>,
+    progress: &mut Progress,
+) -> Result<String, Error> {
     let mut output = tempfile::tempfile()?;
-    let mut compiler = process::tied(Path::new("go"))?
-        .args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags"])
-        .arg(module.linker_flags())
-        .arg("-o")
-        .arg(&unfinished)
-        .arg(tool.package)
-        .current_dir(&folder)
+    let mut messages = tempfile::tempfile()?;
+    let mut command = process::tied(Path::new("go"))?
+        .args(arguments)
+        .current_dir(cache::module_folder(module)?)
         // Static programs, and no C compiler needed.
         .env("CGO_ENABLED", "0")
         .env("GOWORK", "off")
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)
-        .stderr(output.try_clone()?)
+        .stderr(messages.try_clone()?)
         .spawn()?;
-
-    let mut progress = Progress::start(label)?;
     let status = loop {
-        match compiler.try_wait()? {
+        match command.try_wait()? {
             Some(status) => break status,
             None => {
                 thread::sleep(TICK);
@@ -112,17 +173,15 @@ fn build(module: &Module, tool: &Tool, label: &str) -> Result<(), Error> {
             }
         }
     };
+    let mut text = String::new();
+    output.rewind()?;
+    output.read_to_string(&mut text)?;
     if !status.success() {
-        progress.end("failed")?;
-        let mut text = String::new();
-        output.rewind()?;
-        output.read_to_string(&mut text)?;
-        return Err(Error::Compiler { tool: tool.name, status, output: text });
+        messages.rewind()?;
+        messages.read_to_string(&mut text)?;
+        return Err(Error::Go { tool: tool.name, status, output: text });
     }
-    // Only a whole program ever has the name that is looked for.
-    fs::rename(&unfinished, binaries.join(tool.name))?;
-    progress.end("done")?;
-    Ok(())
+    Ok(text)
 }
 
 /// One line that is rewritten on a terminal, some lines elsewhere.

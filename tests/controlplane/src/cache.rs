@@ -4,12 +4,12 @@ use std::{fmt::Write as _, path::PathBuf, process::Command, sync::OnceLock};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::tools::{self, MODULES, Module, Tool};
+use crate::tools::{self, Module, Tool};
 
 /// Why a tool cannot be found.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("{name} is not built: run `controlplane build` (about ten minutes on two cores)")]
+    #[error("{name} is not built: run `controlplane build`, which takes some minutes for most tools")]
     NotBuilt { name: String },
     #[error("there is no tool {name:?}, only {known}")]
     Unknown { name: String, known: String },
@@ -27,16 +27,17 @@ pub(crate) enum Error {
 
 /// The path of a tool that is there to be run.
 pub(crate) fn locate(name: &str) -> Result<PathBuf, Error> {
-    for module in &MODULES {
-        if let Some(tool) = module.tools.iter().find(|tool| tool.name == name) {
-            let path = path(module, tool)?;
-            return match path.is_file() {
-                true => Ok(path),
-                false => Err(Error::NotBuilt { name: name.to_owned() }),
-            };
-        }
+    let (module, tool) = find(name)?;
+    let path = path(module, tool)?;
+    match path.exists() {
+        true => Ok(path),
+        false => Err(Error::NotBuilt { name: name.to_owned() }),
     }
-    Err(Error::Unknown {
+}
+
+/// A tool and the module that has it.
+pub(crate) fn find(name: &str) -> Result<(&'static Module, &'static Tool), Error> {
+    tools::find(name).ok_or_else(|| Error::Unknown {
         name: name.to_owned(),
         known: tools::all().map(|tool| tool.name).collect::<Vec<_>>().join(", "),
     })
@@ -48,7 +49,7 @@ pub(crate) fn path(module: &Module, tool: &Tool) -> Result<PathBuf, Error> {
     if let Some(assets) = assets {
         // The servers run in another directory than this.
         let asset = std::path::absolute(assets).map_err(Error::Assets)?.join(tool.name);
-        if asset.is_file() {
+        if asset.exists() {
             return Ok(asset);
         }
     }
@@ -66,7 +67,10 @@ pub(crate) fn folder() -> Result<PathBuf, Error> {
 /// checkouts of different age do not disturb each other.
 pub(crate) fn module_folder(module: &Module) -> Result<PathBuf, Error> {
     let mut digest = Sha256::new();
-    for part in [go_environment()?, module.go_mod, module.go_sum, &module.linker_flags()] {
+    let flags = module.linker_flags();
+    let tags = Some(module.tags).filter(|tags| !tags.is_empty());
+    let files = module.files.iter().flat_map(|(name, text)| [*name, *text]);
+    for part in [go_environment()?, module.go_mod, module.go_sum, &flags].into_iter().chain(tags).chain(files) {
         digest.update(part.len().to_le_bytes());
         digest.update(part);
     }

@@ -36,6 +36,9 @@ pub enum Error {
         /// The directory of the program that runs.
         beside: PathBuf,
     },
+    /// A tool is not there.
+    #[error("{0}")]
+    Tool(String),
     /// The supervisor could not be executed.
     #[error("cannot run {program}")]
     Spawn {
@@ -187,7 +190,7 @@ impl ControlPlane {
     ///
     /// When the kubeconfig is unreadable.
     pub async fn client(&self) -> Result<kube::Client, Error> {
-        client(self.kubeconfig()).await
+        connect(self.kubeconfig()).await
     }
 
     /// Creates a namespace that no other test has and returns its name: the prefix, a dash and some digits.
@@ -285,7 +288,12 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
     }
 }
 
-async fn client(path: &Path) -> Result<kube::Client, Error> {
+/// A client by a kubeconfig. It belongs to the runtime of the caller.
+///
+/// # Errors
+///
+/// When the kubeconfig, or a file that it names, is unreadable.
+pub async fn connect(path: &Path) -> Result<kube::Client, Error> {
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Kubeconfig { path: path.to_owned(), source };
     let kubeconfig = Kubeconfig::read_from(path).map_err(|error| failed(error.into()))?;
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())

@@ -20,7 +20,9 @@
 mod control_plane;
 mod kubeconfig;
 pub mod protocol;
+pub mod schemas;
 mod store;
 mod supervisor;
 
-pub use control_plane::{ControlPlane, Error, Options};
+pub use control_plane::{ControlPlane, Error, Options, connect};
+pub use supervisor::tool;

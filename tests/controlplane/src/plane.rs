@@ -22,6 +22,9 @@ use crate::{
     run::Arguments,
 };
 
+/// What a control plane consists of, and what its users are given.
+pub(crate) const TOOLS: [&str; 5] = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "helm"];
+
 /// For each server to become ready: some seconds on an idle machine, far longer where others build meanwhile.
 const PATIENCE: Duration = Duration::from_secs(180);
 const POLL: Duration = Duration::from_millis(50);
@@ -73,10 +76,10 @@ impl Plane {
     /// Starts everything and waits until it is ready.
     pub(crate) fn start(arguments: &Arguments, inbox: &Inbox) -> Result<Self, Error> {
         // Missing tools are told before anything is made.
-        let [etcd, kubectl, helm] = [cache::locate("etcd")?, cache::locate("kubectl")?, cache::locate("helm")?];
-        for tool in ["kube-apiserver", "kube-controller-manager"] {
+        for tool in TOOLS {
             cache::locate(tool)?;
         }
+        let [etcd, kubectl, helm] = [cache::locate("etcd")?, cache::locate("kubectl")?, cache::locate("helm")?];
         let directory = Directory::create(arguments.directory.as_deref(), arguments.keep).map_err(|source| {
             Error::Directory { path: arguments.directory.clone().unwrap_or_else(std::env::temp_dir), source }
         })?;

@@ -56,7 +56,7 @@ pub(crate) enum Error {
 /// Runs a control plane until it is told to stop.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
     if !arguments.no_build {
-        builder::build_missing()?;
+        builder::build_missing(&plane::TOOLS)?;
     }
     let inbox = Inbox::open(arguments.json || arguments.until_stdin_closes)?;
     let mut plane = match Plane::start(arguments, &inbox) {

@@ -107,6 +107,23 @@ impl Drop for Pipe {
     }
 }
 
+/// The path of a pinned tool, such as kubeconform, or of a folder of pinned files. `controlplane path` lists them.
+///
+/// # Errors
+///
+/// When `controlplane build` has not been run.
+pub fn tool(name: &str) -> Result<PathBuf, Error> {
+    let program = find_binary()?;
+    let output = match std::process::Command::new(&program).args(["path", name]).output() {
+        Ok(output) => output,
+        Err(source) => return Err(Error::Spawn { program, source }),
+    };
+    match output.status.success() {
+        true => Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim_end())),
+        false => Err(Error::Tool(String::from_utf8_lossy(&output.stderr).trim_end().to_owned())),
+    }
+}
+
 fn find_binary() -> Result<PathBuf, Error> {
     if let Some(path) = std::env::var_os(BINARY_VARIABLE) {
         return Ok(path.into());

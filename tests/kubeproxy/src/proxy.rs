@@ -97,7 +97,7 @@ impl Proxy {
             runtime.block_on(async move {
                 // Only a runtime without I/O refuses it, and this one has it.
                 if let Ok(listener) = tokio::net::TcpListener::from_std(listener) {
-                    server::serve(listener, address, for_server, upstream, receiver).await;
+                    server::serve(listener, for_server, upstream, receiver).await;
                 }
             });
             runtime.shutdown_background();
@@ -178,31 +178,31 @@ impl Proxy {
         self.change(|state| state.cut_watches(on))
     }
 
-    /// Closes the port and every connection: clients are refused. Requests in hand are still carried out.
+    /// Closes every connection, and every new one at once: clients are cut off. Requests in hand are still carried out.
+    /// The port stays bound, so that nobody else gets it meanwhile; a server that is away refuses the connection, which a
+    /// client tells from this only by the error's name.
     pub fn go_down(&self) {
-        // Closing cannot fail.
-        let _ = self.command(Command::Down);
+        self.command(Command::Down);
     }
 
-    /// Listens again on the same port.
-    ///
-    /// # Errors
-    /// Somebody took the port meanwhile.
-    pub fn come_up(&self) -> io::Result<()> {
-        self.command(Command::Up)
+    /// Serves again.
+    pub fn come_up(&self) {
+        self.command(Command::Up);
     }
 
-    /// Closes every connection; the port stays open.
+    /// Closes every connection; new ones are served.
     pub fn disconnect(&self) {
-        // Closing cannot fail.
-        let _ = self.command(Command::Disconnect);
+        self.command(Command::Disconnect);
     }
 
-    fn command(&self, make: impl FnOnce(blocking::Sender<io::Result<()>>) -> Command) -> io::Result<()> {
+    fn command(&self, make: impl FnOnce(blocking::Sender<()>) -> Command) {
         let (sender, done) = blocking::channel();
-        let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
-        self.running.commands.as_ref().ok_or_else(gone)?.send(make(sender)).map_err(|_| gone())?;
-        done.recv().map_err(|_| gone())?
+        // The server listens to commands as long as there is a handle.
+        if let Some(commands) = &self.running.commands
+            && commands.send(make(sender)).is_ok()
+        {
+            let _ = done.recv();
+        }
     }
 
     /// Every request, the oldest first.

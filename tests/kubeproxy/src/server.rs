@@ -1,8 +1,6 @@
 //! The HTTP server: connections, and requests handed to the exchange.
 
 use std::{
-    io,
-    net::SocketAddr,
     sync::{Arc, mpsc as blocking},
     time::Duration,
 };
@@ -25,12 +23,12 @@ use crate::{
 /// What a handle asks of the server; the sender gets a message once it is done.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Close the port and every connection.
-    Down(blocking::Sender<io::Result<()>>),
-    /// Listen again on the same port.
-    Up(blocking::Sender<io::Result<()>>),
+    /// Close every connection, and those to come as soon as they are there.
+    Down(blocking::Sender<()>),
+    /// Serve again.
+    Up(blocking::Sender<()>),
     /// Close every connection.
-    Disconnect(blocking::Sender<io::Result<()>>),
+    Disconnect(blocking::Sender<()>),
 }
 
 /// The connection is to be closed without an (or without another) answer.
@@ -41,47 +39,45 @@ struct Closed;
 /// Serves until `commands` ends.
 pub(crate) async fn serve(
     listener: TcpListener,
-    address: SocketAddr,
     shared: Arc<Shared>,
     upstream: kube::Client,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
-    let mut listener = Some(listener);
+    // While it is down the port stays bound: another process could take it otherwise.
+    let mut up = true;
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            command = commands.recv() => match command {
-                None => break,
-                Some(Command::Down(done)) => {
-                    listener = None;
-                    connections.shutdown().await;
-                    let _ = done.send(Ok(()));
-                }
-                Some(Command::Up(done)) => {
-                    let result = if listener.is_some() { Ok(()) } else {
-                        TcpListener::bind(address).await.map(|again| listener = Some(again))
-                    };
-                    let _ = done.send(result);
-                }
-                Some(Command::Disconnect(done)) => {
-                    connections.shutdown().await;
-                    let _ = done.send(Ok(()));
-                }
+            command = commands.recv() => {
+                let done = match command {
+                    None => break,
+                    Some(Command::Up(done)) => {
+                        up = true;
+                        done
+                    }
+                    Some(Command::Down(done)) => {
+                        up = false;
+                        connections.shutdown().await;
+                        done
+                    }
+                    Some(Command::Disconnect(done)) => {
+                        connections.shutdown().await;
+                        done
+                    }
+                };
+                // Nobody waits for it any more where this is an error.
+                let _ = done.send(());
             },
-            accepted = accept(listener.as_ref()) => match accepted {
-                Ok(stream) => { connections.spawn(serve_connection(stream, Arc::clone(&shared), upstream.clone())); }
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) if up => {
+                    connections.spawn(serve_connection(stream, Arc::clone(&shared), upstream.clone()));
+                }
+                Ok((stream, _)) => drop(stream),
                 // Out of file descriptors, for instance: others must end first.
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
             },
             Some(_) = connections.join_next() => {}
         }
-    }
-}
-
-async fn accept(listener: Option<&TcpListener>) -> io::Result<TcpStream> {
-    match listener {
-        Some(listener) => listener.accept().await.map(|(stream, _)| stream),
-        None => std::future::pending().await,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a run of the model is bounded by.
 
-use toolzz_operator::api::RotationStrategy;
+use toolzz_operator::api::{OnConflict, RotationStrategy};
 
 use crate::bugs::Bug;
 
@@ -11,6 +11,8 @@ pub struct Bounds {
     pub name: &'static str,
     /// How new material reaches a credential.
     pub strategy: RotationStrategy,
+    /// What is done about a credential of the same name that nobody holds. With `Adopt` there is one, made by hand.
+    pub on_conflict: OnConflict,
     /// How many resources there are (1 or 2); both want the same remote name, and hold the same material.
     pub resources: usize,
     /// How many operators are at work, without election (1 or 2).
@@ -29,8 +31,8 @@ pub struct Bounds {
     pub lag: u64,
     /// How many ticks pass, apart from those that somebody waits for.
     pub ticks: u8,
-    /// Of how many states one is checked for whether it settles when nothing more goes wrong.
-    pub settling: u64,
+    /// How many states are generated at the most, those that are met again among them.
+    pub states: usize,
     /// The bug that is planted.
     pub bug: Option<Bug>,
 }
@@ -44,6 +46,7 @@ impl Bounds {
         Self {
             name,
             strategy,
+            on_conflict: OnConflict::CreateNew,
             resources: 1,
             operators: 1,
             crashes: 0,
@@ -53,57 +56,69 @@ impl Bounds {
             hides: false,
             lag: 0,
             ticks: 0,
-            settling: 1,
+            states: 4_000_000,
             bug: None,
         }
     }
 
-    /// Explored in any `cargo test`: each takes seconds.
+    /// Explored in any `cargo test`: each takes seconds. A settle period is over after three ticks.
     pub fn quick() -> Vec<Self> {
         use RotationStrategy::{InPlace, Replace, Repoint};
-        let one = |name, strategy| Self { crashes: 1, lag: 1, ticks: 1, settling: 16, ..Self::new(name, strategy) };
+        let one = |name, strategy| Self { lag: 1, ticks: 3, ..Self::new(name, strategy) };
         vec![
-            Self { losses: 1, deletions: 1, ..one("create and delete", Repoint) },
-            Self { rotations: 1, ..one("repoint", Repoint) },
-            Self { rotations: 1, ..one("replace", Replace) },
-            Self { rotations: 2, ..one("in place", InPlace) },
-            Self { losses: 1, hides: true, ..one("inactive ones are hidden", Repoint) },
-            Self { resources: 2, crashes: 0, lag: 0, ..one("two resources of one name", Repoint) },
-            Self { operators: 2, crashes: 0, losses: 1, ..one("two operators", Repoint) },
+            Self { losses: 1, deletions: 1, ..one("a late update and a deletion", Repoint) },
+            Self { losses: 1, hides: true, ..one("a lost create where inactive ones are hidden", Repoint) },
+            Self { crashes: 1, rotations: 1, ticks: 1, ..one("a crash in a repoint", Repoint) },
+            Self { crashes: 1, rotations: 1, ticks: 1, ..one("a crash in a replacement", Replace) },
+            Self { crashes: 1, rotations: 1, ..one("a crash in place", InPlace) },
+            Self { resources: 2, lag: 0, ticks: 0, on_conflict: OnConflict::Adopt, ..one("two that adopt", Repoint) },
+            Self { operators: 2, ticks: 1, ..one("two operators", Repoint) },
         ]
     }
 
     /// Explored by command: minutes.
     pub fn large() -> Vec<Self> {
+        use OnConflict::{Adopt, Fail};
         use RotationStrategy::{InPlace, Replace, Repoint};
-        let one = |name, strategy| Self {
-            crashes: 2,
-            losses: 2,
-            rotations: 2,
-            deletions: 1,
-            lag: 1,
-            ticks: 3,
-            settling: 16,
-            ..Self::new(name, strategy)
-        };
-        let two = |name, strategy| Self {
-            crashes: 1,
-            losses: 1,
-            rotations: 1,
-            ticks: 2,
-            settling: 64,
-            ..one(name, strategy)
-        };
+        let one = |name, strategy| Self { lag: 1, ticks: 3, states: 12_000_000, ..Self::new(name, strategy) };
+        let two = |name, strategy| Self { operators: 2, ticks: 1, ..one(name, strategy) };
         vec![
-            one("repoint, two crashes, two losses, two rotations, a deletion", Repoint),
-            one("replace, the same", Replace),
-            one("in place, the same", InPlace),
-            Self { hides: true, ..one("repoint, the same, inactive ones hidden", Repoint) },
-            Self { operators: 2, losses: 0, ..two("two operators, repoint", Repoint) },
-            Self { operators: 2, crashes: 0, losses: 0, ..two("two operators, replace", Replace) },
-            Self { operators: 2, crashes: 0, losses: 0, ..two("two operators, in place", InPlace) },
-            Self { resources: 2, ..two("two resources of one name, repoint", Repoint) },
-            Self { resources: 2, losses: 0, ..two("two resources of one name, replace", Replace) },
+            Self { losses: 2, ticks: 5, ..one("two lost creates or updates", Repoint) },
+            Self { losses: 2, deletions: 1, ..one("two losses and a deletion", Repoint) },
+            Self { crashes: 2, deletions: 1, ..one("two crashes and a deletion", Repoint) },
+            Self { crashes: 1, losses: 1, rotations: 1, ..one("a crash, a loss, a repoint", Repoint) },
+            Self { crashes: 2, rotations: 2, ticks: 1, ..one("two crashes, two repoints", Repoint) },
+            Self {
+                crashes: 1,
+                losses: 1,
+                deletions: 1,
+                hides: true,
+                ..one("a crash, a loss, a deletion, hidden", Repoint)
+            },
+            Self { losses: 1, rotations: 1, deletions: 1, ..one("a loss, a replacement, a deletion", Replace) },
+            Self { crashes: 2, rotations: 2, ticks: 1, ..one("two crashes, two replacements", Replace) },
+            Self { crashes: 1, losses: 1, rotations: 2, ..one("a crash, a loss, twice in place", InPlace) },
+            Self { losses: 1, rotations: 2, deletions: 1, ..one("a loss, twice in place, a deletion", InPlace) },
+            Self { losses: 1, deletions: 1, ..two("two operators, a loss, a deletion", Repoint) },
+            Self { crashes: 1, rotations: 1, ..two("two operators, a crash, a repoint", Repoint) },
+            Self { rotations: 1, deletions: 1, ..two("two operators, a replacement, a deletion", Replace) },
+            Self { rotations: 1, ..two("two operators, in place", InPlace) },
+            Self {
+                resources: 2,
+                crashes: 1,
+                deletions: 1,
+                on_conflict: Adopt,
+                ticks: 0,
+                ..one("two that adopt", Repoint)
+            },
+            Self { resources: 2, losses: 1, on_conflict: Fail, ticks: 1, ..one("two of one name", Repoint) },
+            Self {
+                resources: 2,
+                ticks: 0,
+                lag: 0,
+                on_conflict: Fail,
+                ..two("two operators, two of one name", Repoint)
+            },
         ]
     }
 
@@ -115,14 +130,13 @@ impl Bounds {
             Bug::PostActive | Bug::CommitBeforeRecord => one(Repoint),
             Bug::IgnoreMarker => Self { crashes: 1, ..one(Repoint) },
             Bug::NoPrecondition => Self { operators: 2, ticks: 1, ..one(Repoint) },
-            Bug::NoSettle => Self { losses: 2, deletions: 1, ..one(Repoint) },
+            Bug::NoSettle => Self { losses: 2, ..one(Repoint) },
             Bug::NoLook | Bug::ForgetLostPost => Self { losses: 1, ..one(Repoint) },
-            Bug::RetireBeforePublish => Self { rotations: 1, ..one(Replace) },
-            Bug::ForgetRetiring => Self { rotations: 1, ..one(Replace) },
+            Bug::RetireBeforePublish | Bug::ForgetRetiring => Self { rotations: 1, ..one(Replace) },
             Bug::ReleaseEarly => Self { deletions: 1, ..one(Repoint) },
             Bug::SharedMarker => Self { resources: 2, lag: 0, ticks: 0, ..one(Repoint) },
             Bug::InPlaceUnrecorded => Self { rotations: 2, crashes: 1, ..one(InPlace) },
-            Bug::ForgetLatePut => Self { losses: 1, deletions: 1, ..one(Repoint) },
+            Bug::ForgetLatePut => Self { losses: 1, deletions: 1, ticks: 3, ..one(Repoint) },
         }
     }
 }

@@ -3,11 +3,15 @@
 
 pub mod bounds;
 pub mod bugs;
+mod fingerprint;
 pub mod model;
 pub mod shell;
 pub mod world;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use bounds::Bounds;
 use model::{Event, Protocol};
@@ -21,23 +25,27 @@ pub struct Report {
     pub generated: usize,
     /// The most events on the way to one.
     pub depth: usize,
+    /// There was nothing more to explore.
+    pub exhausted: bool,
     /// How long it took.
     pub took: Duration,
     /// What is wrong, and the events that lead there, in words.
     pub wrong: Option<(String, Vec<String>)>,
-    /// A late update left something active after its resource went: the exception that the guarantees name.
-    pub outlived: bool,
+    /// In how many states a late update left something active after its resource went: the exception that the
+    /// guarantees name.
+    pub outlived: usize,
 }
 
 /// Explores everything within these bounds, or up to the first thing that is wrong.
 pub fn explore(bounds: &Bounds) -> Report {
     let begun = Instant::now();
-    let model = Protocol(bounds.clone());
-    let wrong = ["one active, and recorded", "settles"];
+    let model = Protocol::new(bounds);
+    let wrong = ["safe", "settles"];
     let checker = model
         .clone()
         .checker()
         .threads(std::thread::available_parallelism().map_or(1, usize::from))
+        .target_state_count(bounds.states)
         .finish_when(HasDiscoveries::AnyOf(wrong.into()))
         .spawn_bfs()
         .join();
@@ -47,8 +55,9 @@ pub fn explore(bounds: &Bounds) -> Report {
         states: checker.unique_state_count(),
         generated: checker.state_count(),
         depth: checker.max_depth(),
+        exhausted: checker.state_count() < bounds.states && model.beyond.load(Ordering::Relaxed) == 0,
         took: begun.elapsed(),
-        outlived: found.contains_key("something outlives its resource"),
+        outlived: model.outlived.load(Ordering::Relaxed),
         wrong: path.map(|path| {
             let steps = path.into_vec();
             let told = steps.iter().filter_map(|(world, event)| Some(tell(&model, world, (*event)?))).collect();
@@ -62,7 +71,7 @@ pub fn explore(bounds: &Bounds) -> Report {
 fn tell(model: &Protocol, world: &world::World, event: Event) -> String {
     let step = match event {
         Event::Step(operator, resource) | Event::Lose(operator, resource) | Event::Kill(operator, resource) => {
-            world.decide(&model.0, operator, resource).map(|decision| format!("{:?}", decision.step))
+            world.decide(&model.bounds, operator, resource).map(|decision| format!("{:?}", decision.step))
         }
         _ => None,
     };
@@ -80,6 +89,7 @@ mod tests {
             let report = explore(&bounds);
             println!("{}: {} states in {:?}", bounds.name, report.states, report.took);
             assert!(report.wrong.is_none(), "{}: {:#?}", bounds.name, report.wrong);
+            assert!(report.exhausted, "{}: not exhausted", bounds.name);
         }
     }
 

@@ -39,19 +39,23 @@ fn run(arguments: &Arguments) -> std::io::Result<bool> {
         all.extend(Bounds::large());
     }
     let all: Vec<Bounds> = all.into_iter().filter(chosen).collect();
-    let (mut states, mut violations) = (0, 0);
+    let (mut states, mut violations, mut outlived, mut cut) = (0, 0, 0, 0);
+    let begun = std::time::Instant::now();
     for bounds in &all {
         let report = explore(bounds);
         states += report.states;
+        outlived += report.outlived;
+        cut += usize::from(!report.exhausted);
         let seconds = report.took.as_secs_f64();
         writeln!(out, "{}: {bounds:?}", bounds.name)?;
         writeln!(
             out,
-            "  {} states ({} generated), depth {}, {seconds:.1} s{}",
+            "  {} states ({} generated), depth {}, {seconds:.1} s, {}; in {} of them a late update has outlived its resource",
             report.states,
             report.generated,
             report.depth,
-            if report.outlived { "; a late update can outlive its resource" } else { "" },
+            if report.exhausted { "exhausted" } else { "NOT EXHAUSTED" },
+            report.outlived,
         )?;
         if let Some((what, trace)) = report.wrong {
             violations += 1;
@@ -70,8 +74,10 @@ fn run(arguments: &Arguments) -> std::io::Result<bool> {
         writeln!(out, "bug: {}: {fate}", bug.name())?;
     }
     let figure = format!(
-        "{states} states of {} configurations, explored exhaustively: {violations} violations; {found} of {} bugs planted in the model found",
+        "{states} states of {} configurations in {} s, {} explored exhaustively: {violations} violations; {outlived} states in which a late update outlived its resource; {found} of {} bugs planted in the model found",
         all.len(),
+        begun.elapsed().as_secs(),
+        all.len() - cut,
         Bug::ALL.len()
     );
     writeln!(out, "{figure}")?;

@@ -5,11 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use toolzz_operator::{
-    api::{
-        CredentialId, DeletionPolicy, ListingFacts, OnConflict, Reason, RotationStrategy, SecretVersion, Seen, Tick,
-        condition,
-    },
-    plan::{self, Desired, Ledger, Material, Memory, Recorded, SentInPlace, Settings, Sight, Step, Trouble, View},
+    api::{CredentialId, DeletionPolicy, ListingFacts, Reason, RotationStrategy, SecretVersion, Seen, Tick, condition},
+    plan::{self, Answered, Desired, Ledger, Material, Memory, Put, Recorded, Settings, Sight, Step, Trouble, View},
 };
 
 use crate::{
@@ -36,10 +33,10 @@ pub struct Decision {
 }
 
 impl World {
-    /// What an operator does next for a resource; `None` while it waits for an answer, or has nothing to do.
+    /// What an operator does next for a resource; `None` while it waits for an answer, or for something to happen.
     pub fn decide(&self, bounds: &Bounds, operator: usize, resource: usize) -> Option<Decision> {
         let work = &self.operators[operator].works[resource];
-        if work.answer.is_some() {
+        if work.answer.is_some() || work.pass.is_none() && !work.awake(self.now) {
             return None;
         }
         let mut pass = work.pass.unwrap_or_else(|| self.begin(operator, resource));
@@ -48,14 +45,10 @@ impl World {
             match step {
                 // It reads the Secret as it is, and goes on: nobody else can see that.
                 Step::ReadMaterial => pass.material = Known::Read(self.resources[resource].secret),
-                // A look that is there already.
-                Step::Look { began_after, .. }
-                    if self.operators[operator].listed.is_some_and(|began| began > began_after.0)
-                        && bounds.bug != Some(Bug::NoLook) =>
-                {
-                    return None;
+                // No write to Toolzz rests on what was read long ago.
+                Step::Post(_) | Step::Put(_) if pass.read_at + bounds.lag < self.now => {
+                    self.read_again(resource, &mut pass)
                 }
-                Step::Rest(_) if work.pass.is_none() => return None,
                 step => return Some(Decision { pass, memory: view.memory.clone(), view, step }),
             }
         }
@@ -69,7 +62,15 @@ impl World {
                 && Some(sent.observed_generation) == generation(object)
                 && sent.sources == [self.secret_version(resource, self.resources[resource].secret)]
         });
-        Pass { version: seen, material: if same { Known::Unchanged } else { Known::Unread } }
+        let material = if same { Known::Unchanged } else { Known::Unread };
+        Pass { version: seen, read_at: self.now, material }
+    }
+
+    /// Goes on with the resource as it is.
+    fn read_again(&self, resource: usize, pass: &mut Pass) {
+        let current = self.resources[resource].current().number;
+        let material = if pass.version == current { pass.material } else { Known::Unread };
+        *pass = Pass { version: current, read_at: self.now, material };
     }
 
     fn secret_version(&self, resource: usize, secret: u8) -> SecretVersion {
@@ -129,7 +130,7 @@ impl World {
                 before.find(|(other, theirs)| *other < resource && theirs.id == ledger.id).map(|_| "another".to_owned())
             }),
         };
-        let mut memory = this.works[resource].memory.0.clone();
+        let mut memory = this.works[resource].memory.clone();
         if this.works[resource].deleting != object.deleting {
             memory.trouble = None;
         }
@@ -172,9 +173,9 @@ impl World {
         let Decision { pass, memory, view, step } = decision;
         let deleting = self.resources[resource].at(pass.version).deleting;
         let work = &mut self.operators[operator].works[resource];
-        (work.pass, work.memory.0, work.deleting) = (Some(pass), memory, deleting);
+        (work.pass, work.memory, work.deleting) = (Some(pass), memory, deleting);
         match step {
-            Step::Rest(_) => work.pass = None,
+            Step::Rest(wake) => (work.pass, work.asleep) = (None, Some(wake.map(|at| at.0))),
             Step::Look { began_after, .. } => {
                 self.now = self.now.max(began_after.0 + 1);
                 let shown = self.credentials.iter().enumerate().filter(|(_, one)| one.row.active || !bounds.hides);
@@ -182,14 +183,13 @@ impl World {
                 self.operators[operator].works[resource].answer = Some(Answer::Listed { began_at: self.now, rows });
             }
             Step::Post(post) => {
-                work.memory.0.given_up = None;
+                work.memory.posting();
                 let request = Request::Post { owner: resource as u8, material: material(&post.digest) };
                 if lost {
                     self.give_up(operator, request);
-                    let memory = &mut self.operators[operator].works[resource].memory.0;
                     if bounds.bug != Some(Bug::ForgetLostPost) {
-                        memory.given_up = Some(Tick(self.now));
-                        memory.lost_posts += 1;
+                        let now = Tick(self.now);
+                        self.operators[operator].works[resource].memory.post_lost(now);
                     }
                     return;
                 }
@@ -208,25 +208,23 @@ impl World {
                 let request = Request::Put { of, place, row: wish, material, version: pass.version };
                 if lost {
                     self.give_up(operator, request);
-                    let now = Tick(self.now);
-                    let memory = &mut self.operators[operator].works[resource].memory.0;
                     if bounds.bug != Some(Bug::ForgetLatePut) {
-                        memory.doubt = Some(now);
-                        memory.late_until = Some(now + Duration::from_millis(SETTLE));
+                        let memory = &mut self.operators[operator].works[resource].memory;
+                        memory.put_lost(Tick(self.now), Duration::from_millis(SETTLE));
                     }
                     return self.trouble(operator, resource);
                 }
                 let ground = self.ground(&request, true);
                 let (place, row) = self.commit(&request, ground, false);
                 let own = put.id_is_own(&view);
-                let answer = Answer::Put { place, row, material, own, wish };
+                let answer = Answer::Put { place, row, material, own, wish, sent: self.now };
                 self.operators[operator].works[resource].answer = Some(answer);
             }
             Step::Record(ledger) => self.record(bounds, operator, resource, ledger),
             Step::Publish(publication) => {
                 let ready = condition(&publication.status.conditions, "Ready").is_some_and(|one| one.status == "True");
                 if self.patch(bounds, operator, resource, |version| version.status = publication.status) && ready {
-                    self.operators[operator].works[resource].memory.0.corrected.clear();
+                    self.operators[operator].works[resource].memory.corrected.clear();
                 }
             }
             Step::Release { .. } => {
@@ -242,8 +240,10 @@ impl World {
         let Request::Put { of, version, .. } = request else { return Ground::Current };
         let resource = &self.resources[usize::from(*of)];
         let (then, now) = (resource.at(*version), resource.current());
+        let same = then.ledger == now.ledger && then.deleting == now.deleting && then.gone == now.gone;
         match sender_lives {
-            true if then.ledger == now.ledger && then.gone == now.gone => Ground::Current,
+            // Who sent it knows of it.
+            true if same || self.operators.len() == 1 => Ground::Current,
             true => Ground::Stale,
             false => Ground::Orphaned,
         }
@@ -278,9 +278,8 @@ impl World {
             (version.finalizer, version.ledger) = (true, Some(ledger));
         });
         if written {
-            let memory = &mut self.operators[operator].works[resource].memory.0;
-            memory.in_place = None;
-            memory.marked_unknown |= unknown && before.is_none_or(|before| !before.digest.is_empty());
+            let was_known = before.is_none_or(|before| !before.digest.is_empty());
+            self.operators[operator].works[resource].memory.recorded(was_known, !unknown);
         }
     }
 
@@ -288,9 +287,8 @@ impl World {
     /// pass goes on with the resource as it is.
     fn patch(&mut self, bounds: &Bounds, operator: usize, resource: usize, change: impl FnOnce(&mut Version)) -> bool {
         let current = self.resources[resource].current();
-        let (number, deleting, gone) = (current.number, current.deleting, current.gone);
+        let (number, gone, now) = (current.number, current.gone, self.now);
         let works = &mut self.operators[operator].works;
-        let was_deleting = works[resource].deleting;
         let Some(pass) = works[resource].pass.as_mut() else { return false };
         if gone {
             works[resource].pass = None;
@@ -298,17 +296,14 @@ impl World {
             return false;
         }
         if pass.version != number && bounds.bug != Some(Bug::NoPrecondition) {
-            if deleting != was_deleting {
-                pass.material = Known::Unread;
-            }
-            pass.version = number;
+            *pass = Pass { version: number, read_at: now, material: Known::Unread };
             works[resource].seen = number;
             return false;
         }
         let number = self.write(resource, change);
         let work = &mut self.operators[operator].works[resource];
         work.seen = number;
-        work.pass.iter_mut().for_each(|pass| pass.version = number);
+        work.pass.iter_mut().for_each(|pass| (pass.version, pass.read_at) = (number, now));
         true
     }
 
@@ -316,7 +311,7 @@ impl World {
     fn trouble(&mut self, operator: usize, resource: usize) {
         let retry_at = Some(Tick(self.now + 1));
         let trouble = Trouble { reason: Reason::ApiUnavailable, message: "lost".to_owned(), retry_at };
-        self.operators[operator].works[resource].memory.0.trouble = Some(trouble);
+        self.operators[operator].works[resource].memory.trouble = Some(trouble);
     }
 
     /// The answer comes that an operator waits for.
@@ -326,33 +321,23 @@ impl World {
         let Some(answer) = this.works[resource].answer.take() else { return };
         let version = this.works[resource].pass.map_or(0, |pass| pass.version);
         let deleting = self.resources[resource].at(version).deleting;
-        let memory = &mut this.works[resource].memory.0;
+        let memory = &mut this.works[resource].memory;
         match answer {
             Answer::Posted(place, row) => {
-                memory.lost_posts = 0;
+                memory.posted(Tick(now));
                 this.rows.insert(place, (row, now));
             }
-            Answer::Put { place, row, material, own, wish } => {
-                let before = this.rows.insert(place, (row, now));
-                if own {
-                    memory.rejected.clear();
-                    memory.doubt = None;
-                    let changes = before.map_or_else(
-                        || vec!["status"],
-                        |(before, _)| plan::differences(&wish.fields(false), &before.fields(false)),
-                    );
-                    memory.corrected.extend(changes);
-                    memory.corrected.sort_unstable();
-                    memory.corrected.dedup();
-                }
-                if !row.active && (deleting || !own) {
-                    memory.deactivated(&crate::world::id(place), Tick(now));
-                }
-                if let Some(material) = material {
-                    let secret_id = row.fields(false).secret_id;
-                    memory.in_place =
-                        Some(SentInPlace { digest: digest(material).to_owned(), secret_id, at: Tick(now) });
-                }
+            Answer::Put { place, row, material, own, wish, sent } => {
+                let put = Put {
+                    id: crate::world::id(place),
+                    fields: wish.fields(false),
+                    changes: vec!["status"],
+                    material: material.map(|material| digest(material).to_owned()),
+                };
+                let before = this.rows.insert(place, (row, now)).map(|(before, _)| before.fields(false));
+                let answered = Answered { own, deleting, sent: Tick(sent), now: Tick(now), before: before.as_ref() };
+                memory.put_answered(&put, &row.as_of(place).row, &answered);
+                memory.corrected.sort_unstable();
             }
             Answer::Listed { began_at, rows } => {
                 this.shows_inactive |= rows.iter().any(|(_, row)| !row.active);
@@ -386,8 +371,7 @@ fn desired(bounds: &Bounds, resource: usize, object: &Version) -> Desired {
         kind: Some(KIND),
         active: true,
         deletion_policy: DeletionPolicy::Deactivate,
-        // Two of one name are two.
-        on_conflict: OnConflict::CreateNew,
+        on_conflict: bounds.on_conflict,
         external_id: None,
         may_adopt: true,
         strategy: bounds.strategy,

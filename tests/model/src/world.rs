@@ -79,6 +79,11 @@ impl Row {
         Self { marker, secret, active: fields.active }
     }
 
+    /// As it stands in an answer.
+    pub fn as_of(self, place: u8) -> Seen {
+        self.seen(place, 0, false)
+    }
+
     /// A row and when it was seen so.
     pub fn seen(self, place: u8, at: u64, shared: bool) -> Seen {
         let fields = self.fields(shared);
@@ -103,7 +108,7 @@ pub enum Ground {
 pub struct Credential {
     /// As it is shown.
     pub row: Row,
-    /// The resource it was created for.
+    /// The resource it was created for, or [`NOBODY`].
     pub owner: u8,
     /// What its own secret holds.
     pub material: u8,
@@ -111,8 +116,11 @@ pub struct Credential {
     pub ground: Ground,
 }
 
+/// Who made what was there before any resource.
+pub const NOBODY: u8 = u8::MAX;
+
 /// A request to Toolzz that changes something.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Creates a credential.
     Post {
@@ -137,7 +145,7 @@ pub enum Request {
 }
 
 /// A request that was given up and may still take effect.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {
     /// What was sent.
     pub request: Request,
@@ -168,12 +176,13 @@ pub struct Version {
 
 impl Hash for Version {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
-        (self.number, self.since, self.gone, self.finalizer, self.deleting, &self.ledger).hash(hasher);
+        // Number and time are told apart by whoever hashes the world: only how far they are from now counts.
+        (self.gone, self.finalizer, self.deleting, &self.ledger).hash(hasher);
         serde_json::to_string(&self.status).unwrap_or_default().hash(hasher);
     }
 }
 
-/// A version, and a hash of it that is computed once.
+/// A version, and a hash of what it says that is computed once.
 #[derive(Clone, Debug)]
 pub struct Shared(Arc<(u64, Version)>);
 
@@ -186,6 +195,13 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// A hash of what it says.
+    pub fn said(&self) -> u64 {
+        self.0.0
+    }
+}
+
 impl std::ops::Deref for Shared {
     type Target = Version;
 
@@ -194,14 +210,8 @@ impl std::ops::Deref for Shared {
     }
 }
 
-impl Hash for Shared {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        self.0.0.hash(hasher);
-    }
-}
-
 /// A resource as the API server has it.
-#[derive(Clone, Debug, Hash)]
+#[derive(Clone, Debug)]
 pub struct Resource {
     /// Those versions that somebody may still see; the current one at the end.
     pub versions: Vec<Shared>,
@@ -235,16 +245,18 @@ pub enum Known {
 }
 
 /// A pass that has begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pass {
     /// The version of the resource it goes by.
     pub version: u64,
+    /// When that was read.
+    pub read_at: u64,
     /// What is known of the material.
     pub material: Known,
 }
 
 /// What an operator waits for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// To a POST: the credential.
     Posted(u8, Row),
@@ -260,6 +272,8 @@ pub enum Answer {
         own: bool,
         /// What was to be changed, as it was asked for.
         wish: Row,
+        /// When it was sent.
+        sent: u64,
     },
     /// A listing.
     Listed {
@@ -270,42 +284,8 @@ pub enum Answer {
     },
 }
 
-/// What an operator remembers of a resource.
-#[derive(Clone, Debug)]
-pub struct Remembered(pub Memory);
-
-impl Hash for Remembered {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        // Every field by name: one that is added must be thought of here.
-        let Memory {
-            first_seen,
-            given_up,
-            lost_posts,
-            doubt,
-            late_until,
-            absent_since,
-            gone,
-            corrected,
-            inactive,
-            missing,
-            in_place,
-            marked_unknown,
-            requested,
-            target: _,
-            target_dropped: _,
-            target_conflict: _,
-            rejected,
-            trouble,
-        } = &self.0;
-        (first_seen, given_up, lost_posts, doubt, late_until, absent_since, gone, corrected).hash(hasher);
-        (inactive, missing, marked_unknown, requested, rejected.len()).hash(hasher);
-        in_place.as_ref().map(|sent| (&sent.digest, &sent.secret_id, sent.at)).hash(hasher);
-        trouble.as_ref().map(|trouble| trouble.retry_at).hash(hasher);
-    }
-}
-
 /// One operator's work on one resource.
-#[derive(Clone, Debug, Hash)]
+#[derive(Clone, Debug)]
 pub struct Work {
     /// The newest version it knows: from the watch, or from the answer to its last write.
     pub seen: u64,
@@ -314,13 +294,22 @@ pub struct Work {
     /// What it waits for.
     pub answer: Option<Answer>,
     /// The memory, as long as the resource is there.
-    pub memory: Remembered,
+    pub memory: Memory,
     /// The version with the generation the memory is of was marked for deletion.
     pub deleting: bool,
+    /// It rests until then, or (`None`) until something happens; awake otherwise.
+    pub asleep: Option<Option<u64>>,
+}
+
+impl Work {
+    /// Whether there is a reason to begin a pass.
+    pub fn awake(&self, now: u64) -> bool {
+        self.asleep.is_none_or(|until| until.is_some_and(|until| until <= now))
+    }
 }
 
 /// One operator.
-#[derive(Clone, Debug, Hash)]
+#[derive(Clone, Debug)]
 pub struct Operator {
     /// By resource.
     pub works: Vec<Work>,
@@ -339,16 +328,16 @@ impl Operator {
             seen: resource.current().number,
             pass: None,
             answer: None,
-            memory: Remembered(Memory { first_seen: Tick(now), ..Memory::default() }),
+            memory: Memory { first_seen: Tick(now), ..Memory::default() },
             deleting: resource.current().deleting,
+            asleep: None,
         };
         Self { works: resources.iter().map(work).collect(), listed: None, shows_inactive: false, rows: BTreeMap::new() }
     }
 }
 
 /// Everything.
-#[derive(Clone, Debug, Hash)]
-#[expect(clippy::derived_hash_with_manual_eq, reason = "it is equal by its hash")]
+#[derive(Clone, Debug)]
 pub struct World {
     /// The moment.
     pub now: u64,
@@ -375,12 +364,7 @@ pub struct World {
 /// States are told apart by their fingerprints alone, as the explorer does.
 impl PartialEq for World {
     fn eq(&self, other: &Self) -> bool {
-        let fingerprint = |world: &Self| {
-            let mut hasher = DefaultHasher::new();
-            world.hash(&mut hasher);
-            hasher.finish()
-        };
-        fingerprint(self) == fingerprint(other)
+        self.fingerprint() == other.fingerprint()
     }
 }
 
@@ -398,20 +382,24 @@ impl World {
         number
     }
 
-    /// Forgets versions that nobody sees any more, and requests that can have no effect any more.
+    /// Forgets versions that nobody goes by any more, and requests that can have no effect any more.
     pub fn tidy(&mut self) {
-        for (place, resource) in self.resources.iter_mut().enumerate() {
-            let passes = |operator: &Operator| {
-                let work = &operator.works[place];
-                work.pass.map_or(work.seen, |pass| pass.version.min(work.seen))
-            };
-            let oldest = self.operators.iter().map(passes).min().unwrap_or_default();
-            let last = resource.versions.len() - 1;
-            let drop = resource.versions.iter().take_while(|version| version.number < oldest).count();
-            resource.versions.drain(..drop.min(last));
-        }
         let now = self.now;
         self.pending.retain(|pending| pending.until >= now);
+        for (place, resource) in self.resources.iter_mut().enumerate() {
+            let last = resource.current().number;
+            let mut kept = vec![last];
+            for work in self.operators.iter().map(|operator| &operator.works[place]) {
+                // The first that is newer says for how long it has not been seen.
+                kept.extend([work.seen, work.seen + 1]);
+                kept.extend(work.pass.map(|pass| pass.version));
+            }
+            kept.extend(self.pending.iter().filter_map(|pending| match pending.request {
+                Request::Put { of, version, .. } if usize::from(of) == place => Some(version),
+                _ => None,
+            }));
+            resource.versions.retain(|version| kept.contains(&version.number));
+        }
     }
 
     /// A request takes effect: what there is after it.
@@ -429,7 +417,7 @@ impl World {
                     self.credentials[secret].material = *material;
                 }
                 let credential = &mut self.credentials[usize::from(*place)];
-                if row.active {
+                if row.active && !credential.row.active {
                     credential.ground = ground;
                 }
                 credential.row = *row;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, mpsc as blocking};
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ use crate::state::Shared;
 pub(crate) enum Command {
     /// Close the port and every connection.
     Down(blocking::Sender<io::Result<()>>),
+    /// Close the port, and each connection once the answer that is due on it is out.
+    Leave(blocking::Sender<io::Result<()>>),
     /// Listen again on the same port.
     Up(blocking::Sender<io::Result<()>>),
     /// Close every connection.
@@ -46,6 +49,7 @@ pub(crate) async fn serve(
 ) {
     let mut listener = Some(listener);
     let mut connections = JoinSet::new();
+    let leave = watch::Sender::new(());
     loop {
         tokio::select! {
             command = commands.recv() => match command {
@@ -53,6 +57,11 @@ pub(crate) async fn serve(
                 Some(Command::Down(done)) => {
                     listener = None;
                     connections.shutdown().await;
+                    let _ = done.send(Ok(()));
+                }
+                Some(Command::Leave(done)) => {
+                    listener = None;
+                    leave.send_replace(());
                     let _ = done.send(Ok(()));
                 }
                 Some(Command::Up(done)) => {
@@ -67,7 +76,7 @@ pub(crate) async fn serve(
                 }
             },
             accepted = accept(listener.as_ref()) => match accepted {
-                Ok(stream) => { connections.spawn(serve_connection(stream, Arc::clone(&shared))); }
+                Ok(stream) => { connections.spawn(serve_connection(stream, Arc::clone(&shared), leave.subscribe())); }
                 // Out of file descriptors, for instance: others must end first.
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
             },
@@ -83,12 +92,18 @@ async fn accept(listener: Option<&TcpListener>) -> io::Result<TcpStream> {
     }
 }
 
-async fn serve_connection(stream: TcpStream, shared: Arc<Shared>) {
+async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, mut leave: watch::Receiver<()>) {
     // Small answers must not wait for each other; where it fails they only come later.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| serve_request(request, Arc::clone(&shared)));
     // An error ends the connection, which is all there is to do: on purpose or because the client left.
-    let _ = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
+    let connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = leave.changed() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
 }
 
 async fn serve_request(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<Body>, Closed> {

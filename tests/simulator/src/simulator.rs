@@ -253,6 +253,13 @@ impl Simulator {
         let _ = self.command(Command::Down);
     }
 
+    /// Closes the port: whoever connects is refused. Answers that are due still go out, and end their connections: so the
+    /// next call of a client that is waiting for one is refused.
+    pub fn stop_listening(&self) {
+        // Closing cannot fail.
+        let _ = self.command(Command::Leave);
+    }
+
     /// Listens again on the same port.
     ///
     /// # Errors

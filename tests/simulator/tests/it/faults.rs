@@ -250,6 +250,29 @@ async fn going_down_refuses_connections_and_comes_up_on_the_same_port() {
 }
 
 #[tokio::test]
+async fn who_stops_listening_gives_the_answers_that_are_due_and_refuses_the_next_call() {
+    let (simulator, client) = start(Fault::default());
+    // Nobody is at work on it when the port is closed.
+    let idle = Client::new(&simulator);
+    idle.list().await;
+    let gate = simulator.hold(Operation::Create, Point::AfterCommit);
+    let request = tokio::spawn(async move {
+        let created = client.create(&staged("a")).await.0;
+        (created, client.post(&staged("b")).await.map(|_| ()))
+    });
+    gate.until_held(1).await;
+    simulator.stop_listening();
+    gate.release();
+    let (created, next) = request.await.expect("no panic");
+    assert_eq!(created, StatusCode::CREATED);
+    assert!(next.expect_err("refused").is_connect());
+    assert!(Client::new(&simulator).post(&staged("c")).await.expect_err("refused").is_connect());
+    simulator.come_up().expect("the port");
+    assert_eq!(Client::new(&simulator).create(&staged("d")).await.0, StatusCode::CREATED);
+    assert_eq!(simulator.posts(), 2);
+}
+
+#[tokio::test]
 async fn disconnecting_loses_the_answer_but_not_the_effect() {
     let (simulator, client) = start(Fault::default());
     let gate = simulator.hold(Operation::Create, Point::BeforeCommit);
