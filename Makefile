@@ -8,6 +8,8 @@ TEST_THREADS ?= 8
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/toolzz-operator
 # What a control plane runs, of all the tools.
 CONTROL_PLANE := etcd kube-apiserver kube-controller-manager kubectl helm
+# Where a tool is.
+TOOL := $(CARGO) run --quiet -p test-controlplane -- path
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
@@ -74,11 +76,14 @@ generate: ## write the generated files
 	$(CARGO) run --quiet -- crds --dir crds
 	$(CARGO) run --quiet -- crds --dir charts/toolzz-operator/files/crds
 	$(CARGO) run --quiet -- docs --dir docs
+	"$$($(TOOL) helm-docs)" --chart-search-root charts --log-level warning
 
 generated: ## are the generated files up to date?
 	$(CARGO) run --quiet -- crds --dir crds --check
 	$(CARGO) run --quiet -- crds --dir charts/toolzz-operator/files/crds --check
 	$(CARGO) run --quiet -- docs --dir docs --check
+	@"$$($(TOOL) helm-docs)" --chart-search-root charts --log-level warning --dry-run | diff -u charts/toolzz-operator/README.md - \
+		|| { echo "charts/toolzz-operator/README.md is not up to date: run make generate"; exit 1; }
 
 deny: $(CARGO_DENY) ## licences, sources and bans of the dependencies
 	$(CARGO_DENY) --workspace check bans licenses sources
@@ -87,6 +92,7 @@ $(CARGO_DENY):
 	@echo "building cargo-deny once; this takes some minutes"
 	$(CARGO) install cargo-deny --locked --version $(CARGO_DENY_VERSION) --root $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)
 
-chart-lint: ## does the chart render with each of its sets of values?
-	@helm="$$($(CARGO) run --quiet -p test-controlplane -- path helm)"; \
+chart-lint: ## does the chart render with each of its sets of values, and as its tests say?
+	@helm="$$($(TOOL) helm)"; \
 	for values in charts/toolzz-operator/ci/*.yaml; do "$$helm" lint --strict --quiet charts/toolzz-operator -f "$$values"; done
+	@"$$($(TOOL) helm-unittest)" charts/toolzz-operator
