@@ -868,7 +868,7 @@ async fn a_refused_connection_at_every_call_ends_in_agreement() {
         assert_eq!(case.strays(reference), 0, "{}", case.label);
         met
     };
-    let met: Vec<usize> = stream::iter(&cases).map(|case| live(case)).buffer_unordered(AT_ONCE).collect().await;
+    let met: Vec<usize> = stream::iter(&cases).map(live).buffer_unordered(AT_ONCE).collect().await;
     lab.assert_no_leak().await;
     let refused: usize = met.iter().sum();
     proof("remote-refused", &format!("refused at {refused} calls of {} lives; 0 strays", cases.len()));

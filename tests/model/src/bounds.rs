@@ -80,7 +80,7 @@ impl Bounds {
     pub fn large() -> Vec<Self> {
         use OnConflict::{Adopt, Fail};
         use RotationStrategy::{InPlace, Replace, Repoint};
-        let one = |name, strategy| Self { lag: 1, ticks: 3, states: 12_000_000, ..Self::new(name, strategy) };
+        let one = |name, strategy| Self { lag: 1, ticks: 3, states: 40_000_000, ..Self::new(name, strategy) };
         let two = |name, strategy| Self { operators: 2, ticks: 1, ..one(name, strategy) };
         vec![
             Self { losses: 2, ticks: 5, ..one("two lost creates or updates", Repoint) },
