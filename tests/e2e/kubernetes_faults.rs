@@ -318,7 +318,7 @@ async fn rights_that_the_api_server_withdraws_at_any_effect_and_gives_back_chang
     let work = async |one: &Run<Trouble>| {
         let mut lab = Lab::empty("rights").await;
         // The account, its role and the binding are the chart's; the process is like that of every other run.
-        drop(as_chart(&lab, &format!("namespaces={{{}}}", lab.namespace)).await);
+        drop(as_chart(&lab, &format!("scope=namespaces,namespaces={{{}}}", lab.namespace)).await);
         lab.identity = lab.plane.service_account_kubeconfig(&lab.namespace, "op-toolzz-operator").await.unwrap();
         let lab = one.workload.prepare_in(lab, &[]).await;
         run(one, lab, end_of(&references, one.workload)).await
