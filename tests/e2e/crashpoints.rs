@@ -233,6 +233,7 @@ async fn at_every_moment(
 
 #[tokio::test]
 async fn a_crash_at_any_point_ends_as_if_there_had_been_none() {
+    let _turn = turn().await;
     use Workload::{Create, InPlace, Replace, Repoint};
     let workloads = chosen("TOOLZZ_CRASHPOINTS", &[Create, Repoint, Replace, InPlace]);
     at_every_moment("crash points", &workloads, crashed).await;
@@ -240,6 +241,7 @@ async fn a_crash_at_any_point_ends_as_if_there_had_been_none() {
 
 #[tokio::test]
 async fn a_leader_stopped_at_any_point_and_woken_after_the_takeover_changes_nothing() {
+    let _turn = turn().await;
     let workloads = chosen("TOOLZZ_TAKEOVERS", &[Workload::CreateTarget]);
     at_every_moment("takeovers", &workloads, stopped).await;
 }

@@ -287,6 +287,7 @@ async fn run(run: &Run<Trouble>, mut lab: Lab, expected: &EndState) -> Result<()
 
 #[tokio::test]
 async fn no_fault_of_the_kubernetes_api_changes_the_end() {
+    let _turn = turn().await;
     use Workload::{CreateTarget, Delete};
     let workloads = chosen("TOOLZZ_KUBERNETES_FAULTS", &[CreateTarget, Delete]);
     let references = references(&workloads).await;
@@ -298,6 +299,7 @@ async fn no_fault_of_the_kubernetes_api_changes_the_end() {
 
 #[tokio::test]
 async fn a_definition_that_is_applied_anew_at_any_effect_changes_nothing() {
+    let _turn = turn().await;
     use Workload::{AdoptByName, CreateTarget, Delete, DropTarget, Replace, Repoint};
     let references = references(&[CreateTarget, Repoint, Replace, AdoptByName, DropTarget, Delete]).await;
     // A control plane of its own: the watches of every other test would end too.
@@ -314,11 +316,12 @@ async fn a_definition_that_is_applied_anew_at_any_effect_changes_nothing() {
 
 #[tokio::test]
 async fn rights_that_the_api_server_withdraws_at_any_effect_and_gives_back_change_nothing() {
+    let _turn = turn().await;
     let references = references(&[Workload::Create]).await;
     let work = async |one: &Run<Trouble>| {
         let mut lab = Lab::empty("rights").await;
         // The account, its role and the binding are the chart's; the process is like that of every other run.
-        drop(as_chart(&lab, &format!("namespaces={{{}}}", lab.namespace)).await);
+        drop(as_chart(&lab, &format!("scope=namespaces,namespaces={{{}}}", lab.namespace)).await);
         lab.identity = lab.plane.service_account_kubeconfig(&lab.namespace, "op-toolzz-operator").await.unwrap();
         let lab = one.workload.prepare_in(lab, &[]).await;
         run(one, lab, end_of(&references, one.workload)).await
@@ -328,6 +331,7 @@ async fn rights_that_the_api_server_withdraws_at_any_effect_and_gives_back_chang
 
 #[tokio::test]
 async fn a_namespace_that_goes_at_any_effect_leaves_nothing_active() {
+    let _turn = turn().await;
     use Workload::{Create, CreateTarget, Replace};
     let references = references(&[Create, CreateTarget, Replace]).await;
     // The operator's own Secret is in another namespace.

@@ -650,6 +650,7 @@ fn fits(life: Life, call: Operation, kind: &Kind) -> bool {
 
 #[tokio::test]
 async fn every_fault_at_every_call_ends_in_agreement() {
+    let _turn = turn().await;
     let references = references(&room("calls", &format!("{RESYNC}s")).await, &LIVES).await;
     let few = ["reset before commit", "reset after commit"];
     let mut cases = Vec::new();
@@ -686,6 +687,7 @@ async fn every_fault_at_every_call_ends_in_agreement() {
 
 #[tokio::test]
 async fn pairs_of_faults_end_in_agreement() {
+    let _turn = turn().await;
     let (count, seed) = (number("TOOLZZ_FAULT_PAIRS", 40), number("TOOLZZ_SEED", 1));
     let references = references(&room("paircalls", &format!("{RESYNC}s")).await, &LIVES).await;
     let (kinds, mut dice) = (kinds(), Dice(seed));
@@ -759,6 +761,7 @@ impl Hidden {
 
 #[tokio::test]
 async fn a_lost_create_that_looks_do_not_show_leaves_just_the_strays_that_those_explain() {
+    let _turn = turn().await;
     let references = references(&room("hiddencalls", &format!("{RESYNC}s")).await, &[Life::Repoint]).await;
     let (mut cases, mut plans) = (Vec::new(), BTreeMap::new());
     for (first, lost) in lost().into_iter().enumerate() {
@@ -843,6 +846,7 @@ async fn refused(lab: &Lab, case: &Case, phase: Phase, reference: &Reference, nt
 
 #[tokio::test]
 async fn a_refused_connection_at_every_call_ends_in_agreement() {
+    let _turn = turn().await;
     let lives = if all() { LIVES.to_vec() } else { vec![Life::Repoint, Life::Replace] };
     // No call is made but for what the user does.
     let lab = room("refused", "10m").await;

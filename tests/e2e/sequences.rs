@@ -365,6 +365,7 @@ impl Outcome {
 
 #[tokio::test]
 async fn every_life_ends_in_agreement() {
+    let _turn = turn().await;
     let (count, seed) = (number("TOOLZZ_SEQUENCES", 200), number("TOOLZZ_SEED", 1));
     let rooms = (0..count.div_ceil(SEQUENCES.0)).map(|room| async move {
         let (mut lab, mut dice) = (room_of("sequences", seed + room, 0.03).await, Dice(seed + room));
@@ -396,6 +397,7 @@ async fn every_life_ends_in_agreement() {
 /// order in each room; each time at another moment of each of the lives.
 #[tokio::test]
 async fn every_life_ends_in_agreement_with_two_operators() {
+    let _turn = turn().await;
     let (count, seed) = (number("TOOLZZ_SCHEDULES", 10), number("TOOLZZ_SEED", 1));
     let schedules = (seed..seed + count).map(|seed| async move {
         let outcome = AssertUnwindSafe(schedule(seed)).catch_unwind().await;

@@ -351,6 +351,13 @@ pub fn proof(name: &str, figure: &str) {
     }
 }
 
+/// Waits until it is one's turn: a test that has many rooms keeps the machine busy, and in too many at once everything
+/// takes longer than the time limits that the operators are given there.
+pub async fn turn() -> tokio::sync::SemaphorePermit<'static> {
+    static TURNS: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(2);
+    TURNS.acquire().await.unwrap()
+}
+
 /// Waits until a request is held at this gate.
 pub async fn held(gate: &toolzz_simulator::Gate) {
     tokio::time::timeout(PATIENCE, gate.until_held(1)).await.expect("nothing comes to the gate");
