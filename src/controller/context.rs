@@ -48,11 +48,13 @@ impl Context {
         let place = place(object, &connection);
         let copy = object.status.as_ref().and_then(|status| status.ledger.as_ref());
         let written = [copy, annotation(object)];
-        let remembered = self.memories.ledger(uid);
+        // As a rule all three are the same, and read once.
+        let remembered = self.memories.ledger(uid).filter(|text| !written.contains(&Some(text)));
+        let copy = copy.filter(|text| annotation(object) != Some(text));
         let mac = |parts: &[&[u8]]| self.key.mac(parts);
         let read = |text: &String| Some((Ledger::read(text, place, &mac)?, text.clone()));
         // Of equal ones the last: the annotation.
-        let found = remembered.iter().chain(written.into_iter().flatten()).filter_map(read);
+        let found = remembered.iter().chain(copy).chain(annotation(object)).filter_map(read);
         match found.max_by_key(|(ledger, _)| (ledger.uid == *uid, ledger.sequence)) {
             None if written == [None, None] => (Recorded::Nothing, None),
             None => (Recorded::Forged, None),

@@ -147,14 +147,7 @@ async fn trouble(lab: &Lab, run: &Run<Trouble>, course: &Course) -> Result<(), F
         }
         Trouble::RightsWithdrawn => {
             let rule = proxy.fault(|asked| asked.operation != Operation::Other, Times::Always, Fault::forbidden());
-            proxy.cut_watches(is_watch);
-            let request = Request::in_hand(lab, &place.effect);
-            drop(gate);
-            let status = request.until_over().await.status;
-            if matches!(place.effect, Effect::Kubernetes { .. }) && status != Some(403) {
-                return missed(&format!("the request was answered {status:?}"));
-            }
-            tokio::time::sleep(AWAY).await;
+            pass_and_be_forbidden(lab, place, gate).await?;
             if proxy.hits(rule) == 0 {
                 return missed("nothing was refused");
             }
@@ -166,14 +159,7 @@ async fn trouble(lab: &Lab, run: &Run<Trouble>, course: &Course) -> Result<(), F
             let bindings = api.list(&ListParams::default()).await.unwrap().items;
             api.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
             until_may(lab, false).await;
-            proxy.cut_watches(is_watch);
-            let request = Request::in_hand(lab, &place.effect);
-            drop(gate);
-            let status = request.until_over().await.status;
-            if matches!(place.effect, Effect::Kubernetes { .. }) && status != Some(403) {
-                return missed(&format!("the API server answered {status:?}"));
-            }
-            tokio::time::sleep(AWAY).await;
+            pass_and_be_forbidden(lab, place, gate).await?;
             for mut binding in bindings {
                 let ObjectMeta { name, labels, .. } = std::mem::take(&mut binding.metadata);
                 binding.metadata = ObjectMeta { name, labels, ..ObjectMeta::default() };
@@ -229,6 +215,19 @@ async fn trouble(lab: &Lab, run: &Run<Trouble>, course: &Course) -> Result<(), F
             drop(lag);
         }
     }
+    Ok(())
+}
+
+/// Lets the request at the gate go on where nothing is allowed any more, and keeps it so for a while.
+async fn pass_and_be_forbidden(lab: &Lab, place: &Place, gate: Gate) -> Result<(), Failure> {
+    lab.proxy().cut_watches(is_watch);
+    let request = Request::in_hand(lab, &place.effect);
+    drop(gate);
+    let status = request.until_over().await.status;
+    if matches!(place.effect, Effect::Kubernetes { .. }) && status != Some(403) {
+        return Err(Failure::missed(&format!("the request was answered {status:?}"), lab));
+    }
+    tokio::time::sleep(AWAY).await;
     Ok(())
 }
 

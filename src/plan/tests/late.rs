@@ -1,6 +1,6 @@
 //! Updates whose answer was lost, and what the answers to others prove of them.
 
-use super::*;
+use super::{super::next::just_after, *};
 
 fn answered(sent: u64, now: u64) -> Answered<'static> {
     Answered { own: true, deleting: false, sent: after(sent), now: after(now), before: None }
@@ -105,8 +105,4 @@ fn a_create_that_was_answered_and_is_not_listed_yet_is_not_sent_again_at_once() 
     assert_eq!(at(&view, 12), Step::Record(ledger()));
     view.memory.recorded(true, true);
     assert_eq!(view.memory.given_up, None);
-}
-
-fn just_after(moment: Tick) -> Tick {
-    moment + Duration::from_millis(1)
 }

@@ -34,9 +34,10 @@ impl World {
         self.hash(&mut hasher);
         hasher.finish()
     }
+}
 
-    /// Tells this world from any other in which as much is still to come.
-    pub fn hash_without_bounds<H: Hasher>(&self, hasher: &mut H) {
+impl Hash for World {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
         let clock = Clock(self.now);
         let current = |resource: u8| self.resources[usize::from(resource)].current().number;
         for resource in &self.resources {
@@ -56,12 +57,6 @@ impl World {
                 }
             }
         }
-    }
-}
-
-impl Hash for World {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        self.hash_without_bounds(hasher);
         (self.crashes, self.losses, self.rotations, self.deletions, self.ticks).hash(hasher);
     }
 }

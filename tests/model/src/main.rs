@@ -8,9 +8,9 @@ use model_check::{bounds::Bounds, bugs::Bug, explore};
 /// Explores every order of events of operators that decide by the operator's own planner.
 ///
 /// Each configuration is explored exhaustively within its bounds: crashes, lost and late requests, stale caches and
-/// listings, rotations, a deletion. In every state, nothing may be active that is not recorded; from every state (in the
-/// larger configurations: from a part of them), the world must settle when nothing more goes wrong. Then bugs are planted
-/// into the model, and each must be found. Ends with 1 if something is wrong.
+/// listings, rotations, a deletion; where that is more than so many states, it says so. In every state, nothing may be active
+/// that is not recorded; from every state, the world must settle when nothing more goes wrong. Then bugs are planted into the
+/// model, and each must be found. Ends with 1 if something is wrong.
 #[derive(Parser)]
 struct Arguments {
     /// The small configurations only: seconds instead of minutes.

@@ -193,9 +193,7 @@ impl Shared {
         version.hash(&mut hasher);
         Self(Arc::new((hasher.finish(), version)))
     }
-}
 
-impl Shared {
     /// A hash of what it says.
     pub fn said(&self) -> u64 {
         self.0.0
