@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# Shows everything with the large counts, and puts the figures into the table of docs/guarantees.md. What has been shown of
+# the very same sources is not shown again. Every figure is there, or nothing is written. Arguments: only these targets,
+# without the table.
+set -euo pipefail
+page=docs/guarantees.md
+targets=(model fuzz sequences schedules crashpoints takeovers kubernetes-faults remote-faults bugs)
+# What a target shows something of.
+sources() {
+    case $1 in
+    model) set -- tests/model ;;
+    fuzz) set -- ;;
+    bugs) set -- tests ;;
+    *) set -- tests/e2e tests/simulator tests/kubeproxy tests/controlplane ;;
+    esac
+    git ls-files -s -- Cargo.lock Cargo.toml src "$@" | git hash-object --stdin
+}
+figures() { echo "target/proof/$1-$(sources "$1")"; }
+
+git diff --quiet HEAD -- Cargo.lock Cargo.toml src tests || { echo "there are changes that are not committed: a proof is of a commit" >&2; exit 1; }
+for target in "${@:-${targets[@]}}"; do
+    kept=$(figures "$target")
+    if [ ! -e "$kept/done" ]; then
+        rm -rf "$kept"
+        mkdir -p "$kept"
+        TOOLZZ_PROOF="$PWD/$kept" "${MAKE:-make}" --no-print-directory "$target"
+        touch "$kept/done"
+    fi
+done
+[ $# = 0 ] || exit 0
+
+all=()
+for target in "${targets[@]}"; do all+=("$(figures "$target")"); done
+row() {
+    local figure
+    figure="$(figures "$3")/$2"
+    [ -s "$figure" ] || { echo "$figure is missing: make $3 did not leave its figures" >&2; exit 1; }
+    printf '| %s | `make %s` | %s |\n' "$1" "$3" "$(cat "$figure")"
+}
+# The sum of the numbers before a word, over all figures.
+sum() { find "${all[@]}" -type f -exec cat {} + | grep -oE "[0-9]+ $1" | awk '{ all += $1 } END { print all + 0 }'; }
+# What was searched for leaks: forms, times, found, place, of each process.
+searches() {
+    find "${all[@]}" -name 'leaks-*' -exec cat {} + | awk -F '\t' '
+        { forms = $1 > forms ? $1 : forms; times += $2; found += $3; places[$4] = 1 }
+        END { printf "%d searches of %d places for %d forms: %d leaks", times, length(places), forms, found }'
+}
+leaks=$(searches)
+table=$(
+    printf '| What | Command | Figures |\n| --- | --- | --- |\n'
+    row 'SIGKILL at every effect' crash-points crashpoints
+    row 'SIGSTOP of the leader at every effect, woken when another leads' takeovers takeovers
+    row 'every Kubernetes fault at every effect' faults-of-the-Kubernetes-API kubernetes-faults
+    row 'every right taken away at every effect' rights-withdrawn kubernetes-faults
+    row 'definitions applied anew at every effect' definitions-applied-anew kubernetes-faults
+    row 'the namespace deleted at every effect' namespaces-that-go kubernetes-faults
+    row 'every remote fault at every call' remote-faults remote-faults
+    row 'pairs of remote faults' remote-fault-pairs remote-faults
+    row 'lost creates that looks do not show' hidden-creates remote-faults
+    row 'refused at every call' remote-refused remote-faults
+    row 'random lives' sequences sequences
+    row 'schedules of two operators and one lease' schedules schedules
+    row 'model states' model model
+    row 'values made from the schema of credentials' schema-values remote-faults
+    row 'values made from the schemas of connections' schema-connections remote-faults
+    row 'random answers and records' fuzz fuzz
+    printf '| leaks: key, token and installation key, whole and in halves | all of the above | %s |\n' "$leaks"
+    row 'seeded bugs' seeded-bugs bugs
+    printf '| all of it | `make proof` | %s duplicates, %s lost ids, %s, %s stuck resources |\n' \
+        "$(sum duplicates)" "$(sum lost)" "${leaks##*: }" "$(sum stuck)"
+)
+awk -v table="$table" '
+    /<!-- proof -->/ { print; print table; skip = 1 }
+    /<!-- end of proof -->/ { skip = 0 }
+    !skip && !/<!-- proof -->/ { print }
+' "$page" > "$page.new"
+mv "$page.new" "$page"
