@@ -34,7 +34,7 @@ fuzz: ## random answers of Toolzz and random records; SEED=random or a number, C
 	[ -z "$${TOOLZZ_PROOF:-}" ] || echo "$(or $(CASES),20000) cases of each of $$($(CARGO) test --lib -- --list wire::properties any_text_is_read | grep -c ': test$$') properties from seed $$seed" > "$$TOOLZZ_PROOF/fuzz"
 
 proof: tools ## all of the above with the large counts, and the table in docs/guarantees.md (an hour and a half)
-	MAKE=$(MAKE) hack/proof.sh
+	hack/proof.sh
 
 bugs: tools ## plant bugs, one at a time, and show that tests find them (about half an hour); ONLY=word for some
 	$(CARGO) run --quiet -p seeded-bugs -- $(ONLY)

@@ -23,7 +23,7 @@ for target in "${@:-${targets[@]}}"; do
     if [ ! -e "$kept/done" ]; then
         rm -rf "$kept"
         mkdir -p "$kept"
-        TOOLZZ_PROOF="$PWD/$kept" "${MAKE:-make}" --no-print-directory "$target"
+        TOOLZZ_PROOF="$PWD/$kept" make --no-print-directory "$target"
         touch "$kept/done"
     fi
 done
