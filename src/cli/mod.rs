@@ -3,9 +3,10 @@
 mod crds;
 mod docs;
 mod files;
+mod ready;
 mod run;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
@@ -31,6 +32,8 @@ struct Arguments {
 enum Command {
     /// Run the operator: in a cluster, or against the one that KUBECONFIG names.
     Run(Box<run::RunArgs>),
+    /// Ask a running operator whether it is ready, until it is.
+    Ready(ready::ReadyArgs),
     /// Print the CustomResourceDefinitions as YAML, or write them to files.
     Crds(crds::CrdsArgs),
     /// Print the reference of fields and reasons as Markdown, or write it to files.
@@ -41,6 +44,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(arguments) => run::run(*arguments),
+        Command::Ready(arguments) => ready::ready(&arguments),
         Command::Crds(arguments) => crds::crds(&arguments),
         Command::Docs(arguments) => docs::docs(&arguments),
     };
@@ -52,6 +56,14 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: kube::core::Duration = text.parse().map_err(|error| format!("{error}"))?;
+    if parsed.is_negative() || Duration::from(parsed).is_zero() {
+        return Err("must be more than zero".to_owned());
+    }
+    Ok(parsed.into())
 }
 
 #[cfg(test)]

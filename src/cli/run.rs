@@ -1,6 +1,14 @@
 //! `toolzz-operator run`.
 
-use std::{net::SocketAddr, num::NonZeroU16, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    num::NonZeroU16,
+    num::NonZeroU32,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use thiserror::Error;
 
@@ -9,6 +17,7 @@ use crate::{
     plan::Settings,
     remote::{Clock, Config, Connection, Tenure, TokenSource},
     runtime::{self, Election, LogFormat, Metrics, Readiness, Shutdown},
+    secrets::Reach,
 };
 
 /// Where the token is, when it is not in a file: for local use. Never an argument: those are seen by everybody.
@@ -33,6 +42,12 @@ pub(super) struct RunArgs {
     /// Namespaces to watch, separated by commas. Empty: all.
     #[arg(long, env = "TOOLZZ_NAMESPACES", value_name = "NAMES", value_delimiter = ',')]
     namespaces: Vec<String>,
+    /// Read and watch Secrets of these namespaces only, separated by commas. Empty: of every namespace it watches.
+    #[arg(long, env = "TOOLZZ_SECRET_NAMESPACES", value_name = "NAMES", value_delimiter = ',')]
+    secret_namespaces: Vec<String>,
+    /// Read and watch these Secrets only, separated by commas. Each is a watch of its own: for dozens, not for thousands.
+    #[arg(long, env = "TOOLZZ_SECRET_NAMES", value_name = "NAMESPACE/NAME", value_delimiter = ',')]
+    secret_names: Vec<String>,
     /// Let resources take over credentials that exist already (externalId, onConflict: Adopt) through the connection of these flags, which everybody has.
     #[arg(long, env = "TOOLZZ_ALLOW_ADOPTION", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
     allow_adoption: bool,
@@ -46,13 +61,13 @@ pub(super) struct RunArgs {
     #[arg(long, env = "TOOLZZ_ALLOW_INSECURE_HTTP", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
     allow_insecure_http: bool,
     /// How often credentials are compared with Toolzz's listings.
-    #[arg(long, env = "TOOLZZ_RESYNC_INTERVAL", value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    #[arg(long, env = "TOOLZZ_RESYNC_INTERVAL", value_name = "DURATION", default_value = "10m", value_parser = super::duration)]
     resync_interval: Duration,
     /// How long a lost request may still take effect: the pause before a create is tried anew. Longer than --request-timeout.
-    #[arg(long, env = "TOOLZZ_SETTLE_PERIOD", value_name = "DURATION", default_value = "45s", value_parser = duration)]
+    #[arg(long, env = "TOOLZZ_SETTLE_PERIOD", value_name = "DURATION", default_value = "45s", value_parser = super::duration)]
     settle_period: Duration,
     /// Time limit for a request to Toolzz.
-    #[arg(long, env = "TOOLZZ_REQUEST_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    #[arg(long, env = "TOOLZZ_REQUEST_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = super::duration)]
     request_timeout: Duration,
     /// How many resources are worked on at a time.
     #[arg(long, env = "TOOLZZ_CONCURRENCY", value_name = "N", default_value = "64")]
@@ -61,7 +76,7 @@ pub(super) struct RunArgs {
     #[arg(long, env = "TOOLZZ_RATE_LIMIT", value_name = "N", default_value_t = 50)]
     rate_limit: u32,
     /// How long a deletion waits for Toolzz before the resource is let go and what stays active is named.
-    #[arg(long, env = "TOOLZZ_DELETION_DEADLINE", value_name = "DURATION", default_value = "15m", value_parser = duration)]
+    #[arg(long, env = "TOOLZZ_DELETION_DEADLINE", value_name = "DURATION", default_value = "15m", value_parser = super::duration)]
     deletion_deadline: Duration,
     /// What credentials may write their virtual keys to (`spec.target`): configmaps, secrets. The operator needs the
     /// right to create, patch and delete them.
@@ -74,13 +89,13 @@ pub(super) struct RunArgs {
     #[arg(long, env = "TOOLZZ_LEASE_NAME", value_name = "NAME", default_value = "toolzz-operator")]
     lease_name: String,
     /// How long the others wait for a leader that is not heard of. A write to Toolzz takes less than this, whatever --request-timeout says.
-    #[arg(long, env = "TOOLZZ_LEASE_DURATION", value_name = "DURATION", default_value = "15s", value_parser = duration)]
+    #[arg(long, env = "TOOLZZ_LEASE_DURATION", value_name = "DURATION", default_value = "15s", value_parser = super::duration)]
     lease_duration: Duration,
     /// After how long a leader ends that cannot renew the Lease. Absent: two thirds of --lease-duration.
-    #[arg(long, env = "TOOLZZ_LEASE_RENEW_DEADLINE", value_name = "DURATION", value_parser = duration)]
+    #[arg(long, env = "TOOLZZ_LEASE_RENEW_DEADLINE", value_name = "DURATION", value_parser = super::duration)]
     lease_renew_deadline: Option<Duration>,
     /// Between two tries to take or renew the Lease. Absent: a fifth of --lease-renew-deadline.
-    #[arg(long, env = "TOOLZZ_LEASE_RETRY_PERIOD", value_name = "DURATION", value_parser = duration)]
+    #[arg(long, env = "TOOLZZ_LEASE_RETRY_PERIOD", value_name = "DURATION", value_parser = super::duration)]
     lease_retry_period: Option<Duration>,
     /// Address for /metrics, /healthz and /readyz.
     #[arg(long, env = "TOOLZZ_HTTP_ADDR", value_name = "ADDR", default_value = "0.0.0.0:8080")]
@@ -96,14 +111,6 @@ pub(super) struct RunArgs {
     operator_namespace: Option<String>,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    let parsed: kube::core::Duration = text.parse().map_err(|error| format!("{error}"))?;
-    if parsed.is_negative() || Duration::from(parsed).is_zero() {
-        return Err("must be more than zero".to_owned());
-    }
-    Ok(parsed.into())
-}
-
 /// Why the operator does not start.
 #[derive(Debug, Error)]
 enum Error {
@@ -111,6 +118,10 @@ enum Error {
         "--settle-period ({settle:?}) must be longer than --request-timeout ({request:?}): a request may take effect until its time limit"
     )]
     SettlesTooSoon { settle: Duration, request: Duration },
+    #[error("--secret-names: {0:?} is not NAMESPACE/NAME")]
+    SecretName(String),
+    #[error("--secret-namespaces and --secret-names: give one of them")]
+    TwoReaches,
     #[error("{0}")]
     Timing(#[from] runtime::TimingError),
     #[error("{0}")]
@@ -144,6 +155,7 @@ async fn operate(arguments: RunArgs) -> Result<(), Error> {
     if settle <= request {
         return Err(Error::SettlesTooSoon { settle, request });
     }
+    let reach = reach(&named(&arguments.secret_namespaces), &named(&arguments.secret_names))?;
     let timing = arguments
         .leader_elect
         .then(|| {
@@ -224,6 +236,7 @@ async fn operate(arguments: RunArgs) -> Result<(), Error> {
         },
         clock,
         namespaces,
+        reach,
         concurrency: arguments.concurrency.get(),
         targets: controller::Targets { config_maps: arguments.targets.iter().any(|kind| kind == "configmaps") },
         settings: Settings {
@@ -254,6 +267,24 @@ async fn operate(arguments: RunArgs) -> Result<(), Error> {
     Ok(())
 }
 
+fn reach(namespaces: &[String], secrets: &[String]) -> Result<Reach, Error> {
+    if !namespaces.is_empty() && !secrets.is_empty() {
+        return Err(Error::TwoReaches);
+    }
+    if !namespaces.is_empty() {
+        return Ok(Reach::Namespaces(namespaces.iter().cloned().collect()));
+    }
+    let mut names: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for secret in secrets {
+        let (namespace, name) = secret
+            .split_once('/')
+            .filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty() && !name.contains('/'))
+            .ok_or_else(|| Error::SecretName(secret.clone()))?;
+        names.entry(namespace.to_owned()).or_default().insert(name.to_owned());
+    }
+    Ok(if names.is_empty() { Reach::Scope } else { Reach::Names(names) })
+}
+
 /// A name for this process, unlike that of any other and of any before it.
 fn identity() -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "toolzz-operator".to_owned());
@@ -263,6 +294,6 @@ fn identity() -> String {
 /// What a comma list names, each once: an empty list is one empty name to the parser, and two watches on one
 /// namespace would work on the same resources side by side.
 fn named(list: &[String]) -> Vec<String> {
-    let names: std::collections::BTreeSet<&str> = list.iter().map(|name| name.trim()).collect();
+    let names: BTreeSet<&str> = list.iter().map(|name| name.trim()).collect();
     names.into_iter().filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }

@@ -12,7 +12,7 @@ use crate::{
     plan::{Ledger, Memory, Place, Recorded, Settings},
     remote::{Clock, Tenure},
     runtime::Metrics,
-    secrets::{InstallationKey, SecretIndex},
+    secrets::{InstallationKey, Reach, SecretIndex},
 };
 
 use super::{claims::Claims, events::Events, links::Links, watches::Caches};
@@ -20,6 +20,7 @@ use super::{claims::Claims, events::Events, links::Links, watches::Caches};
 /// What every reconcile shares.
 pub(super) struct Context {
     pub client: Client,
+    pub reach: Reach,
     pub links: Arc<Links>,
     pub key: InstallationKey,
     pub secrets: SecretIndex,

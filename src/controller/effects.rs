@@ -37,7 +37,7 @@ impl Pass<'_> {
 
     async fn read_material(&mut self, desired: &Desired, link: Option<&Link>) {
         let namespace = self.object.metadata.namespace.clone().unwrap_or_default();
-        match secrets::read(&self.ctx.client, &namespace, &self.object.spec.credentials).await {
+        match secrets::read(&self.ctx.client, &self.ctx.reach, &namespace, &self.object.spec.credentials).await {
             Err(error) if error.is_transient() => self.trouble(error.reason(), error.to_string(), None),
             Err(error) => {
                 self.material = Material::Unusable { reason: error.reason(), message: error.to_string() };

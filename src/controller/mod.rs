@@ -33,7 +33,7 @@ use crate::{
     plan::Settings,
     remote::{Clock, Connection, Tenure},
     runtime::{Metrics, Readiness, Shutdown},
-    secrets::{InstallationKey, SecretIndex},
+    secrets::{InstallationKey, Reach, SecretIndex},
 };
 use claims::Claims;
 use context::{Context, Memories};
@@ -55,6 +55,8 @@ pub struct Start {
     pub clock: Clock,
     /// The namespaces to watch; empty: all.
     pub namespaces: Vec<String>,
+    /// The Secrets it was given.
+    pub reach: Reach,
     /// How many resources are worked on at a time.
     pub concurrency: u16,
     /// What virtual keys may be written to.
@@ -97,6 +99,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
         terms,
         clock,
         namespaces,
+        reach,
         concurrency,
         targets,
         settings,
@@ -114,6 +117,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let claims = Arc::new(Claims::default());
     let shared = links::Shared {
         client: client.clone(),
+        reach: reach.clone(),
         clock,
         resync_interval: settings.resync_interval,
         claims: Arc::clone(&claims),
@@ -122,9 +126,10 @@ pub async fn run(start: Start) -> Result<(), Error> {
     };
     let (links, queue) = Links::new(shared, terms, connection);
     let ctx = Arc::new(Context {
-        caches: Arc::new(watches::Caches::new(&scopes, readiness, client.clone())),
+        caches: Arc::new(watches::Caches::new(&scopes, &reach, readiness, client.clone())),
         links,
         client,
+        reach,
         key,
         secrets: SecretIndex::default(),
         config_maps: SecretIndex::default(),
@@ -160,7 +165,8 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ta
     let (reader, writer) = reflector::store::<ToolzzCredential>();
     let mut listed: HashMap<String, ObjectRef<ToolzzCredential>> = HashMap::new();
     let (tell_listed, all_listed) = tokio::sync::watch::channel(false);
-    let (context, of_scope, known) = (Arc::clone(ctx), scope.clone(), reader.clone());
+    let cache = watches::Cache::Credentials(scope.clone());
+    let (context, known) = (Arc::clone(ctx), reader.clone());
     let credentials = watcher(api, watcher::Config::default().page_size(PAGE))
         .default_backoff()
         .modify(|object| object.metadata.managed_fields = None)
@@ -181,7 +187,7 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ta
                     ghost::gone(&context, &object, name_is_free);
                 }
                 listed = HashMap::new();
-                context.caches.listed(watches::Cache::Credentials, &of_scope);
+                context.caches.listed(&cache);
                 tell_listed.send_replace(true);
             }
             Ok(watcher::Event::Apply(object)) => context.seen(object),
@@ -196,7 +202,9 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ta
         );
 
     let links = ctx.links.woken(scope.clone());
-    let secrets = watches::secrets(Arc::clone(ctx), scope.clone(), all_listed.clone());
+    let parts = ctx.reach.parts(scope.as_deref()).into_iter();
+    let secrets =
+        stream::select_all(parts.map(|part| watches::secrets(Arc::clone(ctx), part, all_listed.clone()).boxed()));
     let config_maps = if targets.config_maps {
         watches::config_maps(Arc::clone(ctx), scope, all_listed.clone()).left_stream()
     } else {

@@ -67,7 +67,12 @@ enum Problem {
 
 impl Pass<'_> {
     pub(super) async fn write_target(&mut self, target: &Target, content: &BTreeMap<String, String>) {
+        let namespace = self.object.metadata.namespace.as_deref().unwrap_or_default();
         let written = match target.kind {
+            TargetKind::Secret if !self.ctx.reach.covers(namespace, &target.name) => Err(Problem::Conflict(format!(
+                "spec.target: Secret {:?} is not among those of --secret-namespaces or --secret-names",
+                target.name
+            ))),
             TargetKind::Secret => self.write::<Secret>(target, content).await,
             TargetKind::ConfigMap => self.write::<ConfigMap>(target, content).await,
         };

@@ -25,7 +25,7 @@ use crate::{
     api::{TARGET_LABEL, ToolzzCredential},
     kubernetes::{brief, timed},
     runtime::Readiness,
-    secrets::SecretIndex,
+    secrets::{Part, Reach, SecretIndex},
 };
 use tokio::sync::watch;
 
@@ -45,18 +45,23 @@ where
 /// Begins after the resources are known, so that the versions of the Secrets they refer to are kept from the first list on.
 pub(super) fn secrets(
     ctx: Arc<Context>,
-    scope: Option<String>,
+    part: Part,
     listed: watch::Receiver<bool>,
 ) -> impl Stream<Item = ObjectRef<ToolzzCredential>> + Send + 'static {
     let caches = Arc::clone(&ctx.caches);
-    let secrets: Api<PartialObjectMeta<Secret>> = api(&ctx.client, scope.as_deref());
-    let of_scope = scope.clone();
+    let secrets: Api<PartialObjectMeta<Secret>> = api(&ctx.client, part.namespace.as_deref());
     let links = Arc::clone(&ctx.links);
+    let cache = Cache::Secrets(part.clone());
+    let of_part = part.clone();
     let done = move || {
-        caches.listed(Cache::Secrets, &of_scope);
-        links.secrets_listed(of_scope.as_deref());
+        caches.listed(&cache);
+        links.secrets_listed(&of_part);
     };
-    referred(secrets, watcher::Config::default(), listed, scope, move || Arc::clone(&ctx), |ctx| &ctx.secrets, done)
+    let config = match &part.name {
+        Some(name) => watcher::Config::default().fields(&format!("metadata.name={name}")),
+        None => watcher::Config::default(),
+    };
+    referred(secrets, config, listed, part, move || Arc::clone(&ctx), |ctx| &ctx.secrets, done)
 }
 
 /// The same for the ConfigMaps that resources write their virtual keys to. Only those that bear the label.
@@ -67,14 +72,14 @@ pub(super) fn config_maps(
 ) -> impl Stream<Item = ObjectRef<ToolzzCredential>> + Send + 'static {
     let config_maps: Api<PartialObjectMeta<ConfigMap>> = api(&ctx.client, scope.as_deref());
     let labelled = watcher::Config::default().labels(TARGET_LABEL);
-    referred(config_maps, labelled, listed, scope, move || Arc::clone(&ctx), |ctx| &ctx.config_maps, || ())
+    referred(config_maps, labelled, listed, Part::of(scope), move || Arc::clone(&ctx), |ctx| &ctx.config_maps, || ())
 }
 
 fn referred<K>(
     objects: Api<PartialObjectMeta<K>>,
     config: watcher::Config,
     mut listed: watch::Receiver<bool>,
-    scope: Option<String>,
+    part: Part,
     ctx: impl Fn() -> Arc<Context> + Send + 'static,
     index: fn(&Context) -> &SecretIndex,
     done: impl Fn() + Send + 'static,
@@ -101,13 +106,13 @@ where
         let index = index(&ctx);
         let wake = match event {
             Ok(watcher::Event::Init) => {
-                index.relist_started(scope.as_deref());
+                index.relist_started(&part);
                 Vec::new()
             }
             Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => index.applied(&object.metadata),
             Ok(watcher::Event::InitDone) => {
                 done();
-                index.relist_finished(scope.as_deref())
+                index.relist_finished(&part)
             }
             Ok(watcher::Event::Delete(object)) => index.deleted(&object.metadata),
             Err(error) => {
@@ -127,16 +132,17 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What is cached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Cache {
-    Credentials,
-    Secrets,
+    /// Of a namespace, or of all.
+    Credentials(Option<String>),
+    Secrets(Part),
 }
 
 /// How far the caches are.
 pub(super) struct Caches {
     /// What was not listed yet.
-    missing: Mutex<HashSet<(Cache, Option<String>)>>,
+    missing: Mutex<HashSet<Cache>>,
     filled: watch::Sender<bool>,
     began: tokio::time::Instant,
     readiness: Arc<Readiness>,
@@ -145,10 +151,13 @@ pub(super) struct Caches {
 }
 
 impl Caches {
-    pub fn new(scopes: &[Option<String>], readiness: Arc<Readiness>, client: Client) -> Self {
-        let both = |scope: &Option<String>| [Cache::Credentials, Cache::Secrets].map(|cache| (cache, scope.clone()));
+    pub fn new(scopes: &[Option<String>], reach: &Reach, readiness: Arc<Readiness>, client: Client) -> Self {
+        let of_scope = |scope: &Option<String>| {
+            let secrets = reach.parts(scope.as_deref()).into_iter().map(Cache::Secrets);
+            secrets.chain([Cache::Credentials(scope.clone())])
+        };
         Self {
-            missing: Mutex::new(scopes.iter().flat_map(both).collect()),
+            missing: Mutex::new(scopes.iter().flat_map(of_scope).collect()),
             filled: watch::Sender::new(false),
             began: tokio::time::Instant::now(),
             readiness,
@@ -163,14 +172,14 @@ impl Caches {
         let _ = tokio::time::timeout_at(self.began + PATIENCE, filled.wait_for(|filled| *filled)).await;
     }
 
-    /// A scope was listed.
-    pub fn listed(&self, cache: Cache, scope: &Option<String>) {
-        if cache == Cache::Credentials {
+    /// One was listed.
+    pub fn listed(&self, cache: &Cache) {
+        if matches!(cache, Cache::Credentials(_)) {
             self.readiness.set("crd", true);
             self.readiness.set("api-server", true);
         }
         let mut missing = lock(&self.missing);
-        missing.remove(&(cache, scope.clone()));
+        missing.remove(cache);
         if missing.is_empty() {
             self.readiness.set("caches", true);
             self.filled.send_replace(true);
@@ -179,7 +188,7 @@ impl Caches {
 
     /// Whether the resources of every scope were listed once.
     pub fn credentials_listed(&self) -> bool {
-        !lock(&self.missing).iter().any(|(cache, _)| *cache == Cache::Credentials)
+        !lock(&self.missing).iter().any(|cache| matches!(cache, Cache::Credentials(_)))
     }
 
     pub fn credentials_failed(self: &Arc<Self>, error: &watcher::Error) {

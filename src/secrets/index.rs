@@ -8,6 +8,7 @@ use std::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::reflector::ObjectRef;
 
+use super::Part;
 use crate::api::{SecretVersion, ToolzzCredential};
 
 type Resource = ObjectRef<ToolzzCredential>;
@@ -96,16 +97,16 @@ impl SecretIndex {
         state.entry(secret).map(Entry::lose).unwrap_or_default()
     }
 
-    /// All Secrets of a scope (a namespace, or all) are being listed again.
-    pub fn relist_started(&self, scope: Option<&str>) {
+    /// All Secrets of a part are being listed again.
+    pub fn relist_started(&self, part: &Part) {
         let mut state = self.state();
-        state.scope(scope).for_each(|entry| entry.listed = false);
+        state.part(part).for_each(|entry| entry.listed = false);
     }
 
     /// The list is complete: what it did not show is gone. The resources to wake.
-    pub fn relist_finished(&self, scope: Option<&str>) -> Vec<Resource> {
+    pub fn relist_finished(&self, part: &Part) -> Vec<Resource> {
         let mut state = self.state();
-        state.scope(scope).filter(|entry| !entry.listed && entry.version.is_some()).flat_map(Entry::lose).collect()
+        state.part(part).filter(|entry| !entry.listed && entry.version.is_some()).flat_map(Entry::lose).collect()
     }
 
     /// The versions of these Secrets, by name; `None` unless every one is known.
@@ -120,9 +121,8 @@ impl State {
         self.secrets.get_mut(&(secret.namespace.clone()?, secret.name.clone()?))
     }
 
-    fn scope<'a>(&'a mut self, scope: Option<&'a str>) -> impl Iterator<Item = &'a mut Entry> {
-        let within = move |namespace: &str| scope.is_none_or(|scope| scope == namespace);
-        self.secrets.iter_mut().filter(move |((namespace, _), _)| within(namespace)).map(|(_, entry)| entry)
+    fn part<'a>(&'a mut self, part: &'a Part) -> impl Iterator<Item = &'a mut Entry> {
+        self.secrets.iter_mut().filter(|((namespace, name), _)| part.has(namespace, name)).map(|(_, entry)| entry)
     }
 
     fn detach(&mut self, resource: &Resource) {
@@ -203,10 +203,13 @@ mod tests {
         index.set(resource("y"), names(&["b"]));
         index.applied(&secret("a", "1"));
         index.applied(&secret("b", "1"));
-        index.relist_started(None);
+        let all = Part::of(None);
+        index.relist_started(&all);
         index.applied(&secret("a", "1"));
-        assert_eq!(index.relist_finished(None), [resource("y")]);
-        index.relist_started(Some("other"));
-        assert!(index.relist_finished(Some("other")).is_empty());
+        assert_eq!(index.relist_finished(&all), [resource("y")]);
+        for part in [Part::of(Some("other".into())), Part { namespace: Some("ns".into()), name: Some("c".into()) }] {
+            index.relist_started(&part);
+            assert!(index.relist_finished(&part).is_empty(), "{part:?}");
+        }
     }
 }

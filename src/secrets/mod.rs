@@ -3,6 +3,7 @@
 mod index;
 mod key;
 mod material;
+mod reach;
 mod read;
 mod token;
 mod validate;
@@ -14,6 +15,7 @@ use crate::api::Reason;
 pub use index::SecretIndex;
 pub use key::InstallationKey;
 pub use material::Material;
+pub use reach::{Part, Reach};
 pub use read::read;
 pub use token::read_token;
 pub use validate::{Unfit, validate};
@@ -52,7 +54,9 @@ pub enum Error {
         problem: &'static str,
     },
     /// The API server does not let the operator read or keep the Secret.
-    #[error("the operator may not {verb} Secret {secret:?} in namespace {namespace:?}; its role lacks that right")]
+    #[error(
+        "the operator may not {verb} Secret {secret:?} in namespace {namespace:?}: its role, --secret-namespaces or --secret-names lacks it"
+    )]
     NotAllowed {
         /// What it tried.
         verb: &'static str,
@@ -95,16 +99,17 @@ impl Error {
         matches!(self, Self::NotAllowed { .. } | Self::Kubernetes { .. })
     }
 
+    fn out_of_reach(verb: &'static str, namespace: &str, secret: &str) -> Self {
+        Self::NotAllowed { verb, namespace: namespace.to_owned(), secret: secret.to_owned() }
+    }
+
     fn kubernetes(error: &kube::Error, verb: &'static str, namespace: &str, secret: &str) -> Self {
-        let secret = secret.to_owned();
         match error {
-            kube::Error::Api(answer) if answer.code == 403 => {
-                Self::NotAllowed { verb, namespace: namespace.to_owned(), secret }
-            }
+            kube::Error::Api(answer) if answer.code == 403 => Self::out_of_reach(verb, namespace, secret),
             kube::Error::Api(answer) => {
-                Self::Kubernetes { secret, problem: format!("{} {}", answer.code, answer.reason) }
+                Self::Kubernetes { secret: secret.to_owned(), problem: format!("{} {}", answer.code, answer.reason) }
             }
-            _ => Self::Kubernetes { secret, problem: "no answer".to_owned() },
+            _ => Self::Kubernetes { secret: secret.to_owned(), problem: "no answer".to_owned() },
         }
     }
 }

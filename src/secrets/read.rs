@@ -9,7 +9,7 @@ use secrecy::SecretString;
 
 use zeroize::Zeroize;
 
-use super::{Error, Material};
+use super::{Error, Material, Reach};
 use crate::{
     api::{CredentialSource, SecretVersion},
     kubernetes::timed,
@@ -35,6 +35,7 @@ impl Drop for Wiped {
 /// The first Secret, key or value that cannot be used.
 pub async fn read(
     client: &Client,
+    reach: &Reach,
     namespace: &str,
     credentials: &[BTreeMap<String, CredentialSource>],
 ) -> Result<(Material, Vec<SecretVersion>), Error> {
@@ -42,7 +43,11 @@ pub async fn read(
     // Where each Secret is referred to first, for the error's sake.
     let mut referred: BTreeMap<&str, String> = BTreeMap::new();
     for (field, source) in paths(credentials) {
-        referred.entry(&source.secret_key_ref.name).or_insert(field);
+        let name = &source.secret_key_ref.name;
+        if !reach.covers(namespace, name) {
+            return Err(Error::out_of_reach("get", namespace, name));
+        }
+        referred.entry(name).or_insert(field);
     }
     let secrets: BTreeMap<&str, Wiped> = try_join_all(referred.iter().map(|(name, field)| {
         let api = &api;

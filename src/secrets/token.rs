@@ -5,7 +5,7 @@ use kube::{Api, Client};
 use secrecy::SecretString;
 use zeroize::Zeroize;
 
-use super::Error;
+use super::{Error, Reach};
 use crate::{api::SecretKeyRef, kubernetes::timed};
 
 /// Where the reference stands.
@@ -15,9 +15,17 @@ const FIELD: &str = "spec.tokenSecretRef";
 ///
 /// # Errors
 /// The Secret or key is missing or no text, or the API server does not answer or does not allow it.
-pub async fn read_token(client: &Client, namespace: &str, reference: &SecretKeyRef) -> Result<SecretString, Error> {
+pub async fn read_token(
+    client: &Client,
+    reach: &Reach,
+    namespace: &str,
+    reference: &SecretKeyRef,
+) -> Result<SecretString, Error> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let SecretKeyRef { name, key } = reference;
+    if !reach.covers(namespace, name) {
+        return Err(Error::out_of_reach("get", namespace, name));
+    }
     let secret = timed(api.get_opt(name)).await.map_err(|error| Error::kubernetes(&error, "get", namespace, name))?;
     let (field, secret_name) = (FIELD.to_owned(), name.clone());
     let Some(mut secret) = secret else {

@@ -92,6 +92,69 @@ true
 {{- .Values.namespaces | toJson -}}
 {{- end -}}
 
+{{- /* Which Secrets the operator may read: those of its `scope`, those of some `namespaces`, or `named` ones. */ -}}
+{{- define "toolzz-operator.secretAccess" -}}
+{{- $values := .Values -}}
+{{- $namespaces := include "toolzz-operator.namespaces" . | fromJsonArray -}}
+{{- $access := $values.secretAccess -}}
+{{- if and (eq $access "cluster") (eq $values.scope "namespaces") -}}
+{{- fail "secretAccess: cluster is more than scope=namespaces allows; leave it empty for the Secrets of namespaces" -}}
+{{- end -}}
+{{- if and $values.secretNamespaces (or (ne $access "namespaces") (eq $values.scope "namespaces")) -}}
+{{- fail "secretNamespaces: only with secretAccess=namespaces and scope=cluster; with scope=namespaces the list is namespaces" -}}
+{{- end -}}
+{{- if and $values.secretNames (ne $access "named") -}}
+{{- fail "secretNames: only with secretAccess=named" -}}
+{{- end -}}
+{{- if eq $access "named" -}}
+{{- if not $values.secretNames -}}
+{{- fail "secretNames: name at least one Secret, as secretAccess is named" -}}
+{{- end -}}
+{{- if eq $values.scope "namespaces" -}}
+{{- range $namespace, $_ := $values.secretNames -}}
+{{- if not (has $namespace $namespaces) -}}
+{{- fail (printf "secretNames: %s is not among namespaces" $namespace) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+named
+{{- else if and (eq $access "namespaces") (eq $values.scope "cluster") -}}
+{{- if not $values.secretNamespaces -}}
+{{- fail "secretNamespaces: name at least one, as secretAccess is namespaces" -}}
+{{- end -}}
+namespaces
+{{- else -}}
+scope
+{{- end -}}
+{{- end -}}
+
+{{- /* The rights on Secrets. `names`: on these only. */ -}}
+{{- define "toolzz-operator.secretRules" -}}
+{{- $target := has "secrets" .targets -}}
+- apiGroups: [""]
+  resources: [secrets]
+  {{- with .names }}
+  resourceNames: {{ toJson . }}
+  {{- end }}
+  verbs: [get, list, watch]
+{{- if and $target .names }}
+# What resources write their virtual keys to (spec.target). RBAC cannot limit create to a name: an object being created
+# has none yet.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create]
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames: {{ toJson .names }}
+  verbs: [patch, delete]
+{{- else if $target }}
+# What resources write their virtual keys to (spec.target).
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create, patch, delete]
+{{- end }}
+{{- end -}}
+
 {{- /* Where the token is mounted: a directory, since a file mounted by itself is never updated. */ -}}
 {{- define "toolzz-operator.tokenDirectory" -}}
 /var/run/secrets/toolzz.com.br
@@ -137,6 +200,18 @@ true
 {{- end -}}
 {{- with include "toolzz-operator.namespaces" . | fromJsonArray -}}
 {{- $args = append $args (printf "--namespaces=%s" (join "," .)) -}}
+{{- end -}}
+{{- $access := include "toolzz-operator.secretAccess" . -}}
+{{- if eq $access "namespaces" -}}
+{{- $args = append $args (printf "--secret-namespaces=%s" (join "," $values.secretNamespaces)) -}}
+{{- else if eq $access "named" -}}
+{{- $secrets := list -}}
+{{- range $namespace, $names := $values.secretNames -}}
+{{- range $names -}}
+{{- $secrets = append $secrets (printf "%s/%s" $namespace .) -}}
+{{- end -}}
+{{- end -}}
+{{- $args = append $args (printf "--secret-names=%s" (join "," $secrets)) -}}
 {{- end -}}
 {{- with $values.allowedHosts -}}
 {{- $args = append $args (printf "--allowed-hosts=%s" (join "," .)) -}}

@@ -49,22 +49,28 @@ impl Links {
         let namespace = key.namespace.as_deref().unwrap_or(&self.terms.operator_namespace);
         let made = match object.grant().transpose() {
             Err(message) => Err(Problem { reason: Reason::InvalidSpec, message }),
-            Ok(grant) => match secrets::read_token(&self.shared.client, namespace, &account.token_secret_ref).await {
-                Ok(token) => {
-                    Ok(Recipe { account: account.clone(), token, may_adopt: grant.is_none_or(|grant| grant.may_adopt) })
-                }
-                Err(error) => {
-                    let unknown = error.is_transient();
-                    if unknown {
-                        self.retry(key);
+            Ok(grant) => {
+                match secrets::read_token(&self.shared.client, &self.shared.reach, namespace, &account.token_secret_ref)
+                    .await
+                {
+                    Ok(token) => Ok(Recipe {
+                        account: account.clone(),
+                        token,
+                        may_adopt: grant.is_none_or(|grant| grant.may_adopt),
+                    }),
+                    Err(error) => {
+                        let unknown = error.is_transient();
+                        if unknown {
+                            self.retry(key);
+                        }
+                        if unknown && self.is_usable(key, &object) {
+                            // The API server is away: what was read of it before still holds.
+                            return;
+                        }
+                        Err(Problem { reason: error.reason(), message: error.to_string() })
                     }
-                    if unknown && self.is_usable(key, &object) {
-                        // The API server is away: what was read of it before still holds.
-                        return;
-                    }
-                    Err(Problem { reason: error.reason(), message: error.to_string() })
                 }
-            },
+            }
         };
         self.replace(key, &object, made);
     }

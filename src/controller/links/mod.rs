@@ -31,6 +31,7 @@ use crate::{
     api::{ConnectionKey, Reason, ToolzzCredential},
     remote::{Clock, Config, Connection, State},
     runtime::Metrics,
+    secrets::{Part, Reach},
 };
 use build::{Problem, Recipe};
 use grant::{Denial, Grant};
@@ -57,6 +58,7 @@ pub struct Terms {
 /// What the connections share with everybody else.
 pub(super) struct Shared {
     pub client: Client,
+    pub reach: Reach,
     pub clock: Clock,
     pub resync_interval: std::time::Duration,
     pub claims: Arc<Claims>,
@@ -273,11 +275,11 @@ impl Links {
         }
     }
 
-    /// The Secrets of a scope were listed again: what happened to them meanwhile was not announced.
-    pub fn secrets_listed(&self, scope: Option<&str>) {
+    /// The Secrets of a part were listed again: what happened to them meanwhile was not announced.
+    pub fn secrets_listed(&self, part: &Part) {
         let state = lock(&self.state);
-        for ((namespace, _), keys) in &state.tokens {
-            if scope.is_none_or(|scope| scope == namespace) {
+        for ((namespace, name), keys) in &state.tokens {
+            if part.has(namespace, name) {
                 keys.iter().for_each(|key| self.later(key));
             }
         }

@@ -21,6 +21,7 @@ fn links() -> Arc<Links> {
     let shared = Shared {
         events: Events::start(client.clone(), "test".to_owned(), Arc::clone(&metrics)).0,
         client,
+        reach: Default::default(),
         clock: Clock::start(),
         resync_interval: std::time::Duration::from_secs(600),
         claims: Arc::default(),
