@@ -5,19 +5,26 @@
 set -euo pipefail
 page=docs/guarantees.md
 targets=(model fuzz sequences schedules crashpoints takeovers kubernetes-faults remote-faults bugs)
-# What a target shows something of.
+# What a target shows something of: the operator, and what the target is made of.
 sources() {
+    local each="support leaks runs workloads adoption" tests=""
     case $1 in
-    model) set -- tests/model ;;
-    fuzz) set -- ;;
-    bugs) set -- tests ;;
-    *) set -- tests/e2e tests/simulator tests/kubeproxy tests/controlplane ;;
+    crashpoints | takeovers) each="$each crashpoints" ;;
+    kubernetes-faults) each="$each kubernetes_faults chart" ;;
+    remote-faults) each="$each remote_faults schema sequences connections chart" ;;
+    sequences | schedules) each="$each sequences" ;;
+    model) each="" tests=tests/model ;;
+    fuzz) each="" ;;
+    bugs) each="" tests=tests ;;
     esac
-    git ls-files -s -- Cargo.lock Cargo.toml src "$@" | git hash-object --stdin
+    for module in $each; do tests="$tests tests/e2e/$module.rs"; done
+    [ -z "$each" ] || tests="$tests tests/simulator tests/kubeproxy tests/controlplane crds charts/toolzz-operator/templates"
+    # shellcheck disable=SC2086
+    git ls-files -s -- Cargo.lock Cargo.toml src $tests | git hash-object --stdin
 }
 figures() { echo "target/proof/$1-$(sources "$1")"; }
 
-git diff --quiet HEAD -- Cargo.lock Cargo.toml src tests || { echo "there are changes that are not committed: a proof is of a commit" >&2; exit 1; }
+git diff --quiet HEAD -- Cargo.lock Cargo.toml src tests crds charts || { echo "there are changes that are not committed: a proof is of a commit" >&2; exit 1; }
 for target in "${@:-${targets[@]}}"; do
     kept=$(figures "$target")
     if [ ! -e "$kept/done" ]; then

@@ -141,7 +141,7 @@ async fn stopped(run: &Run<Moment>, expected: &EndState) -> Result<(), Failure> 
                     () = until_at_rest(&lab) => {}
                 }
                 drop(gate);
-                late = request.until_over().await.credential;
+                late = request.until_effective().await;
             }
             Moment::Unanswered => {
                 leader.signal("STOP");
@@ -208,7 +208,8 @@ async fn account_for_late(lab: &Lab, run: &Run<Moment>, late: Option<Uuid>, expe
     };
     let mut strays: Vec<_> =
         all.iter().filter(|one| name.as_ref() == Some(&created(one).name) && !serves(one)).collect();
-    strays.sort_by_key(|one| one.id != late);
+    // After a deletion none serves, but the one that did was active.
+    strays.sort_by_key(|one| (one.was_ever_active(), one.id != late));
     strays.truncate(usize::try_from(creates - expected.creates).unwrap());
     for stray in &strays {
         let marked = toolzz_simulator::is_marked(&stray.row.name);

@@ -211,8 +211,6 @@ pub struct Over {
     pub at: Timestamp,
     /// The status that was answered, if one was.
     pub status: Option<u16>,
-    /// What it made or changed at Toolzz.
-    pub credential: Option<Uuid>,
 }
 
 impl<'a> Request<'a> {
@@ -238,18 +236,40 @@ impl<'a> Request<'a> {
         if self.remote {
             self.lab.simulator.read(|state| {
                 let entry = state.journal().find(|entry| entry.seq == self.seq)?;
-                let credential = match entry.effect {
-                    toolzz_simulator::Effect::Committed { credential, .. } => Some(credential),
-                    _ => None,
-                };
-                Some(Over { at: entry.finished_at?, status: entry.status, credential })
+                Some(Over { at: entry.finished_at?, status: entry.status })
             })
         } else {
             self.lab.proxy().read(|state| {
                 let entry = state.journal().iter().find(|entry| entry.seq == self.seq)?;
-                Some(Over { at: entry.finished_at?, status: entry.status, credential: None })
+                Some(Over { at: entry.finished_at?, status: entry.status })
             })
         }
+    }
+
+    /// Waits until it took effect, or is over without. A process that is stopped gives up no answer that does not come.
+    pub async fn until_effective(&self) -> Option<Uuid> {
+        loop {
+            let over = self.over().is_some();
+            let committed = self.committed();
+            if over || committed.is_some() {
+                return committed;
+            }
+            tokio::time::sleep(LOOK / 5).await;
+        }
+    }
+
+    /// What it made or changed at Toolzz.
+    fn committed(&self) -> Option<Uuid> {
+        if !self.remote {
+            return None;
+        }
+        self.lab.simulator.read(|state| {
+            let entry = state.journal().find(|entry| entry.seq == self.seq)?;
+            match entry.effect {
+                toolzz_simulator::Effect::Committed { credential, .. } => Some(credential),
+                _ => None,
+            }
+        })
     }
 
     /// Waits until it is over: answered, or given up.
