@@ -76,7 +76,7 @@ async fn answer(lab: &Lab, effect: &Effect, gate: Gate, course: &Course) -> [Gat
 async fn crashed(run: &Run<Moment>, expected: &EndState) -> Result<(), Failure> {
     let Run { workload, place, what: moment } = run;
     let mut lab = workload.prepare().await;
-    let gate = Gate::new(&lab, &place.effect, *moment == Moment::BeforeSent);
+    let gate = Gate::new(&lab, place, *moment == Moment::BeforeSent);
     let operator = RefCell::new(Some(lab.operator.take().unwrap_or_else(|| lab.another_operator())));
     let course = Course::default();
     let kill = || {
@@ -116,7 +116,7 @@ async fn stopped(run: &Run<Moment>, expected: &EndState) -> Result<(), Failure> 
     // By its token one can tell whose request it is. A search for the other's finds it too.
     let token = format!("{DEFAULT_TOKEN}-standby");
     lab.simulator.set_tokens(vec![Token::full("leader", DEFAULT_TOKEN), Token::full("standby", &token)]);
-    let gate = Gate::new(&lab, &place.effect, *moment == Moment::BeforeSent);
+    let gate = Gate::new(&lab, place, *moment == Moment::BeforeSent);
     let mut leader = lab.operator.take().unwrap_or_else(|| lab.another_operator());
     leader.until_metric(LEADS).await;
     let standby = lab.operator_with(&token);

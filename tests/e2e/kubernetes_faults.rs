@@ -130,7 +130,7 @@ async fn trouble(lab: &Lab, run: &Run<Trouble>, course: &Course) -> Result<(), F
     }
     let refused = matches!(trouble, Trouble::RightsWithdrawn)
         .then(|| proxy.fault(nth(place), Times::Next(1), Fault::forbidden()));
-    let gate = Gate::new(lab, &place.effect, !matches!(trouble, Trouble::Restart { committed: true }));
+    let gate = Gate::new(lab, place, !matches!(trouble, Trouble::Restart { committed: true }));
     course.until_nth(lab, &gate, place.nth).await?;
     let missed = |what: &str| Err(Failure::missed(what, lab));
     match trouble {
@@ -342,14 +342,14 @@ async fn a_namespace_that_goes_at_any_effect_leaves_nothing_active() {
         let tenant = lab.plane.unique_namespace("tenant").await.unwrap();
         lab.flags.push(format!("--namespaces={tenant}"));
         let created = async |lab: &Lab| lab.credential_with(NAME, workload.spec()).await;
-        let mut gate = (*workload != Replace).then(|| Gate::new(&lab, &place.effect, true));
+        let mut gate = (*workload != Replace).then(|| Gate::new(&lab, place, true));
         lab.start_operator();
         let home = std::mem::replace(&mut lab.namespace, tenant.clone());
         created(&lab).await;
         if *workload == Replace {
             lab.until_ready(NAME).await;
             until_at_rest(&lab).await;
-            gate = Some(Gate::new(&lab, &place.effect, true));
+            gate = Some(Gate::new(&lab, place, true));
             lab.rotate(NAME, "new").await;
         }
         let gate = gate.unwrap();

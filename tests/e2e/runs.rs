@@ -156,18 +156,19 @@ pub enum Gate {
 }
 
 impl Gate {
-    /// Stops the effect: before anything is done, or when it is done and not answered yet.
-    pub fn new(lab: &Lab, effect: &Effect, before: bool) -> Self {
-        match effect.clone() {
+    /// Stops the effect: before anything is done, or when it is done and not answered yet. What others ask for after it passes.
+    pub fn new(lab: &Lab, place: &Place, before: bool) -> Self {
+        let count = place.nth as u64;
+        match place.effect.clone() {
             Effect::Remote(operation) => {
                 let point =
                     if before { toolzz_simulator::Point::BeforeCommit } else { toolzz_simulator::Point::AfterCommit };
-                Self::Remote(lab.simulator.hold(operation, point))
+                Self::Remote(lab.simulator.hold_next(count, operation, point))
             }
             effect => {
                 let point = if before { test_kubeproxy::Point::BeforeSent } else { test_kubeproxy::Point::Committed };
                 let on = move |asked: &test_kubeproxy::Asked| Effect::of_kubernetes(asked).as_ref() == Some(&effect);
-                Self::Kubernetes(lab.proxy().hold(on, point))
+                Self::Kubernetes(lab.proxy().hold_next(count, on, point))
             }
         }
     }
