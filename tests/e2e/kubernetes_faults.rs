@@ -249,7 +249,7 @@ async fn until_may(lab: &Lab, may: bool) {
     }
 }
 
-async fn run(run: &Run<Trouble>, mut lab: Lab, expected: &EndState) -> Result<(), Failure> {
+async fn run(run: &Run<Trouble>, mut lab: Lab, expected: &EndState) -> Result<usize, Failure> {
     let course = Course::default();
     let operator = RefCell::new(lab.operator.take());
     // The rule or the gate is there before the operator begins.
@@ -275,13 +275,13 @@ async fn run(run: &Run<Trouble>, mut lab: Lab, expected: &EndState) -> Result<()
         failure = keep => return Err(failure),
     }
     lab.operator = operator.into_inner();
-    until_fits(&lab, run.workload, expected, &[]).await?;
+    let strays = until_fits(&lab, run.workload, expected, &[]).await?;
     let updates = lab.simulator.puts();
     if matches!(run.what, Trouble::Stale { .. }) && updates > expected.updates {
         let text = format!("{updates} updates, not {}: it went by what it knew before", expected.updates);
         return Err(Failure { kind: Kind::Duplicate, text: format!("{text}\n{}", tail(&lab.log())) });
     }
-    Ok(())
+    Ok(strays)
 }
 
 #[tokio::test]
@@ -378,7 +378,7 @@ async fn a_namespace_that_goes_at_any_effect_leaves_nothing_active() {
         // Of the namespace that is gone nothing is left to search.
         lab.namespace = home;
         lab.assert_no_leak().await;
-        Ok(())
+        Ok(0)
     };
     let mut runs = everywhere(&references, |_| vec![()]);
     runs.retain(works_in_it);
