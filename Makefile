@@ -25,7 +25,7 @@ sequences: ## a thousand random lives; SEED=n begins elsewhere
 	TOOLZZ_SEQUENCES=1000 TOOLZZ_SEED=$(or $(SEED),1) $(CARGO) test --test e2e -- --exact sequences::every_life_ends_in_agreement
 
 remote-faults: ## every remote fault at every call, 400 pairs of them, and values made from the schema
-	TOOLZZ_FAULT_PAIRS=400 TOOLZZ_SEED=$(or $(SEED),1) $(CARGO) test --test e2e -- remote_faults schema
+	TOOLZZ_FAULT_PAIRS=400 TOOLZZ_SCHEMA_VALUES=1000 TOOLZZ_SEED=$(or $(SEED),1) $(CARGO) test --test e2e -- remote_faults schema
 
 fuzz: SEED := $(or $(SEED),1)
 fuzz: ## random answers of Toolzz and random records; SEED=random or a number, CASES=n

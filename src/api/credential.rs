@@ -313,6 +313,10 @@ pub struct ToolzzCredentialStatus {
     /// A request that Toolzz rejected; the same one is not sent again for a while.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<Rejected>,
+    /// Since when it is not known what came of a create, until that is settled. While it is there, none is sent before
+    /// Toolzz was looked at twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub create_unknown_since: Option<Time>,
     /// A copy of the operator's record (the annotation toolzz.com.br/ledger): either of the two is enough to recover.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 8192))]

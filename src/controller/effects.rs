@@ -28,7 +28,7 @@ impl Pass<'_> {
             (Step::WriteTarget { target, content }, _) => self.write_target(&target, &content).await,
             (Step::DropTarget(target), _) => self.drop_target(&target).await,
             (Step::Publish(publication), _) => self.publish(&publication, view).await,
-            (Step::Release { left_active }, _) => self.release(&left_active).await,
+            (Step::Release { left_active, nowhere }, _) => self.release(&left_active, &nowhere).await,
             (Step::Look { .. } | Step::Post(_) | Step::Put(_) | Step::Record(_), None) => {
                 self.trouble(Reason::ApiUnavailable, "there is no connection to Toolzz", None);
             }

@@ -77,8 +77,9 @@ impl<'a> Ghost<'a> {
         loop {
             let (desired, view) = pass.observe().await;
             match plan::next(&desired, &view, &pass.ctx.settings, pass.ctx.clock.now()) {
-                Step::Release { left_active } => {
+                Step::Release { left_active, nowhere } => {
                     pass.tell_left_active(&left_active, AFTER_THE_DEADLINE);
+                    pass.tell_nowhere(&nowhere);
                     self.laid = true;
                     return;
                 }

@@ -10,9 +10,7 @@ use super::{
     links::Link,
 };
 use crate::{
-    api::{
-        FINALIZER, ListingFacts, Reason, SecretVersion, TargetKind, TargetStatus, Tick, ToolzzCredential, condition,
-    },
+    api::{FINALIZER, ListingFacts, Reason, SecretVersion, TargetKind, TargetStatus, Tick, ToolzzCredential},
     plan::{self, Desired, Happening, Material, Recorded, Sight, Step, Trouble, View},
     secrets,
 };
@@ -79,7 +77,9 @@ pub(super) async fn reconcile(ctx: &Context, cached: Arc<ToolzzCredential>) -> A
                 return wake
                     .map_or_else(Action::await_change, |wake| Action::requeue(spread(wake - now, &ctx.settings)));
             }
-            step if ending && !matches!(step, Step::Look { .. } | Step::Publish(_)) => return Action::await_change(),
+            step if ending && !matches!(step, Step::Look { .. } | Step::Record(_) | Step::Publish(_)) => {
+                return Action::await_change();
+            }
             // Another operator may have recorded something else meanwhile: no write to Toolzz rests on what was read so
             // long ago that it could come after what that other waited for.
             Step::Post(_) | Step::Put(_) if now - pass.read_at > ctx.settings.settle_period / 3 => pass.fetch().await,
@@ -116,10 +116,9 @@ impl Pass<'_> {
         self.ctx.memories.update(&self.uid, self.ctx.clock.now(), change)
     }
 
-    /// A create is lost, and the status does not say so yet: the next process would not know to wait for it.
+    /// A create is lost or not recorded, and the status does not say so yet: the next process would not know to wait for it.
     fn owes_a_word(&self) -> bool {
-        let ready = self.object.status.as_ref().and_then(|status| condition(&status.conditions, "Ready"));
-        let told = ready.is_some_and(|ready| ready.reason == Reason::OutcomeUnknown.as_str());
+        let told = self.object.status.as_ref().is_some_and(|status| status.create_unknown_since.is_some());
         !told && self.remember(|remembered| remembered.plan.given_up.is_some())
     }
 

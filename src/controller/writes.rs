@@ -16,7 +16,7 @@ use super::{
 use crate::{
     api::{CredentialId, FINALIZER, LEDGER_ANNOTATION, MANAGER, Reason, ToolzzCredential, condition},
     kubernetes::{answered, brief, timed},
-    plan::{Happening, Ledger, Material, Publication, Recorded, View},
+    plan::{Happening, Ledger, Material, Publication, View},
 };
 
 /// Why something is left active, as a rule.
@@ -51,11 +51,7 @@ impl Pass<'_> {
             },
         });
         if self.patch(patch, false).await {
-            let known = match &before {
-                Recorded::Own(before) | Recorded::Former { ledger: before, .. } => !before.digest.is_empty(),
-                Recorded::Nothing | Recorded::Forged => true,
-            };
-            self.remember(|remembered| remembered.plan.recorded(known, !ledger.digest.is_empty()));
+            self.remember(|remembered| remembered.plan.recorded(&before, ledger));
         }
     }
 
@@ -74,18 +70,31 @@ impl Pass<'_> {
         }
     }
 
-    pub(super) async fn release(&mut self, left_active: &[CredentialId]) {
+    pub(super) async fn release(&mut self, left_active: &[CredentialId], nowhere: &[CredentialId]) {
         let meta = self.object.meta();
         let finalizers: Vec<&String> =
             meta.finalizers.iter().flatten().filter(|one| one.as_str() != FINALIZER).collect();
         let patch = json!({ "metadata": { "resourceVersion": meta.resource_version, "finalizers": finalizers } });
         // Before it goes: if the process ends in between, nobody else would tell.
         self.tell_left_active(left_active, AFTER_THE_DEADLINE);
+        self.tell_nowhere(nowhere);
         // Also before: the answer may be lost.
         self.remember(|remembered| remembered.released = true);
         if self.patch(patch, false).await {
             self.over = true;
             tracing::info!("let go: the finalizer is gone");
+        }
+    }
+
+    /// Names what there was nothing to deactivate of: the connection may lead to another account than it did.
+    pub(super) fn tell_nowhere(&self, nowhere: &[CredentialId]) {
+        for id in nowhere {
+            let note = format!(
+                "Toolzz says that credential {id} does not exist, so nothing was deactivated; if the connection led to \
+                 another account before, deactivate it there"
+            );
+            tracing::warn!(%id, "{note}");
+            self.ctx.events.tell(&*self.object, &Happening { reason: Reason::RemoteMissing, note });
         }
     }
 
@@ -118,6 +127,10 @@ impl Pass<'_> {
         } else {
             timed(api.patch(&name, &params, &patch)).await
         };
+        // What was refused has not let the resource go.
+        if matches!(&written, Err(kube::Error::Api(answer)) if answer.code < 500) {
+            self.remember(|remembered| remembered.released = false);
+        }
         match written {
             Ok(object) => {
                 self.have(object);

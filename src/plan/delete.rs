@@ -13,7 +13,8 @@ impl Planner<'_> {
         if !self.view.finalizer {
             return Plan::Do(Step::Rest(None));
         }
-        let release = |left_active| Plan::Do(Step::Release { left_active });
+        let nowhere = &self.view.memory.nowhere;
+        let release = |left_active| Plan::Do(Step::Release { left_active, nowhere: nowhere.clone() });
         // What is superseded is not what is to be retained.
         let retain = self.desired.deletion_policy == DeletionPolicy::Retain;
         let ledger = match &self.view.recorded {
@@ -37,8 +38,9 @@ impl Planner<'_> {
         let Some((first, _)) = active.first() else {
             return release(Vec::new());
         };
-        // The deadline ends the waiting, never the first attempt: the operator may have been away that long.
-        let left = self.settings.deletion_deadline.saturating_sub(waited);
+        // The deadline ends the waiting, never the first attempts: the operator may have been away that long.
+        let attempts = self.view.memory.first_seen + self.settings.settle_period * 2;
+        let left = self.settings.deletion_deadline.saturating_sub(waited).max(attempts - self.now);
         let blocked = |id: &CredentialId, why: &str, wake: Option<Tick>| {
             if left.is_zero() {
                 return release(active.iter().map(|(id, _)| (*id).clone()).collect());
@@ -61,7 +63,7 @@ impl Planner<'_> {
         }
         let mut refused = None;
         for (id, secret_id) in &active {
-            if memory.inactive_since(id).is_some() && memory.late_until.is_some_and(|late_until| self.now <= late_until)
+            if memory.inactive_since(id).is_some() && self.late_until().is_some_and(|late_until| self.now <= late_until)
             {
                 continue;
             }
@@ -82,21 +84,28 @@ impl Planner<'_> {
                 Some(rejection) => refused = refused.or(Some((*id, rejection))),
             }
         }
-        let late = "an update whose answer was lost may still take effect";
+        let late = "an update that was sent before may still take effect";
         match refused {
             Some((id, rejection)) => {
                 let again = just_after(rejection.at + self.settings.resync_interval);
-                let late = memory.late_until.map(just_after).filter(|late| *late > self.now);
+                let late = self.late_until().map(just_after).filter(|late| *late > self.now);
                 blocked(id, &rejection.message, late.into_iter().chain([again]).min())
             }
-            None => blocked(first, late, memory.late_until.map(just_after)),
+            None => blocked(first, late, self.late_until().map(just_after)),
         }
+    }
+
+    /// Until when an update may take effect whose answer this process lost, or that an earlier one sent.
+    fn late_until(&self) -> Option<Tick> {
+        let memory = &self.view.memory;
+        let earlier = (!memory.began_here).then_some(memory.first_seen + self.settings.settle_period);
+        memory.late_until.max(earlier)
     }
 
     /// Seen inactive, or gone, after every update that may come late.
     fn inactive_for_good(&self, id: &CredentialId) -> bool {
-        let memory = &self.view.memory;
-        memory.inactive_since(id).is_some_and(|since| memory.late_until.is_none_or(|late_until| since > late_until))
+        let since = self.view.memory.inactive_since(id);
+        since.is_some_and(|since| self.late_until().is_none_or(|late_until| since > late_until))
     }
 
     /// As it is seen, but inactive; where it is not seen, as the spec says.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Put, Rejection, Sight, differences};
+use super::{Ledger, Put, Recorded, Rejection, Sight, differences};
 use crate::api::{CredentialId, Fields, Reason, Row, SecretId, TargetStatus, Tick};
 
 /// Why nothing can be done for the moment.
@@ -34,6 +34,8 @@ pub struct Memory {
     pub first_seen: Tick,
     /// When a POST was given up with its outcome unknown, or was answered and what it made is not recorded yet.
     pub given_up: Option<Tick>,
+    /// What the status tells of a create whose outcome an earlier process did not know is settled.
+    pub told_create_settled: bool,
     /// How many POSTs were given up since one was answered.
     pub lost_posts: u32,
     /// When a PUT was given up with its outcome unknown: what was seen before is in doubt.
@@ -49,10 +51,14 @@ pub struct Memory {
     /// Credentials that were deactivated for good, or are gone, and since when that is known: when the update was sent,
     /// or the listing began, that showed it.
     pub inactive: Vec<(CredentialId, Tick)>,
+    /// Credentials that were to be deactivated and do not exist.
+    pub nowhere: Vec<CredentialId>,
     /// Credentials that a deactivation was told do not exist, and when. One answer is not believed.
     pub missing: Vec<(CredentialId, Tick)>,
     /// The material that was sent in place and is not recorded yet.
     pub in_place: Option<SentInPlace>,
+    /// This process wrote the first record: no update of another one is on its way.
+    pub began_here: bool,
     /// This process recorded that the material is unknown: none before it has an update on its way that carries any.
     pub marked_unknown: bool,
     /// The last value of the user's request, and when it was seen.
@@ -91,6 +97,10 @@ impl Memory {
             self.missing = open;
             for (id, _) in Vec::into_iter(told).filter(|(id, _)| !active(id)) {
                 self.deactivated(&id, listing.began_at);
+                let shown = sight.recorded.iter().chain(&sight.retiring).any(|seen| seen.row.id == id);
+                if !shown && !self.nowhere.contains(&id) {
+                    self.nowhere.push(id);
+                }
             }
         }
         // What had retired can be the resource's own again: also that is known to be active when it is seen so. What is
@@ -104,7 +114,11 @@ impl Memory {
 
     /// A POST is sent: whatever becomes of it, what was known of an earlier one is settled by now.
     pub fn posting(&mut self) {
-        self.given_up = None;
+        self.create_settled();
+    }
+
+    fn create_settled(&mut self) {
+        (self.given_up, self.told_create_settled) = (None, true);
     }
 
     /// A POST was answered. Until what it made is recorded, a listing that lacks it is no reason to send another at once.
@@ -162,10 +176,20 @@ impl Memory {
         }
     }
 
-    /// The record was written: before it, the material was `known`; by it, it is or is not.
-    pub fn recorded(&mut self, was_known: bool, is_known: bool) {
-        (self.given_up, self.in_place) = (None, None);
-        self.marked_unknown |= was_known && !is_known;
+    /// A record was written in the place of this one.
+    pub fn recorded(&mut self, before: &Recorded, ledger: &Ledger) {
+        self.create_settled();
+        self.in_place = None;
+        match before {
+            Recorded::Own(before) | Recorded::Former { ledger: before, .. } => {
+                self.marked_unknown |= !before.digest.is_empty() && ledger.digest.is_empty();
+            }
+            Recorded::Nothing => {
+                self.began_here = true;
+                self.marked_unknown |= ledger.digest.is_empty();
+            }
+            Recorded::Forged => self.marked_unknown |= ledger.digest.is_empty(),
+        }
     }
 
     /// Takes note of a user's request, once.

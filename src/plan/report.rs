@@ -42,6 +42,8 @@ pub(super) fn report(desired: &Desired, view: &View, verdict: &Verdict) -> Optio
     if !desired.suspended && !verdict.unanswered {
         status.last_handled_reconcile_at = desired.requested.as_deref().map(cut);
     }
+    let since = before.create_unknown_since.clone();
+    status.create_unknown_since = view.create_unknown().then(|| since.unwrap_or(Time(view.wall)));
     if let Recorded::Own(ledger) = &view.recorded {
         record(&mut status, desired, view, ledger, verdict.committed);
     }

@@ -4,7 +4,7 @@ use super::{
     Ledger, Post, Step,
     next::{Plan, Planner, just_after, rejected, tell},
 };
-use crate::api::{CredentialId, ListingFacts, OnConflict, Reason, Seen, Tick, condition};
+use crate::api::{CredentialId, ListingFacts, OnConflict, Reason, Seen, Tick};
 
 impl Planner<'_> {
     /// Makes sure of one inactive credential that holds the material, and has it recorded: as the resource's first
@@ -66,11 +66,7 @@ impl Planner<'_> {
     /// first seen.
     fn given_up(&self) -> Option<Tick> {
         let memory = &self.view.memory;
-        let told = || {
-            let ready = condition(&self.view.status.conditions, "Ready")?;
-            (ready.reason == Reason::OutcomeUnknown.as_str()).then_some(memory.first_seen)
-        };
-        memory.given_up.or_else(told)
+        memory.given_up.or(self.view.create_unknown().then_some(memory.first_seen))
     }
 
     /// Active credentials of the final name that nobody holds. Inactive ones are what deletions leave behind: nobody

@@ -42,6 +42,8 @@ pub enum Step {
     Release {
         /// The credentials that stay active because the deadline has passed.
         left_active: Vec<CredentialId>,
+        /// Those that were to be deactivated and do not exist.
+        nowhere: Vec<CredentialId>,
     },
     /// Nothing to do before this moment, or before something changes.
     Rest(Option<Tick>),

@@ -176,6 +176,14 @@ pub struct View {
     pub wall: Timestamp,
 }
 
+impl View {
+    /// What came of a create is not known, or not recorded yet: one of this process, or of an earlier one, which told so.
+    pub fn create_unknown(&self) -> bool {
+        let told = self.status.create_unknown_since.is_some() && !self.memory.told_create_settled;
+        self.memory.given_up.is_some() || told
+    }
+}
+
 /// How long things may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {

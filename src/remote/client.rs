@@ -156,9 +156,9 @@ impl Connection {
         self.0.observer.dropped(key);
     }
 
-    /// Which service it leads to.
-    pub fn base_url(&self) -> String {
-        self.0.base.to_string()
+    /// Which service it leads to: host and port. A path can be spelt in many ways.
+    pub fn service(&self) -> String {
+        host_and_port(&self.0.base)
     }
 
     /// Whether it takes calls, and every change of that.

@@ -147,7 +147,9 @@ impl Config {
 
 /// Host and port, the port also where it is the scheme's own.
 pub(super) fn host_and_port(url: &Url) -> String {
-    format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default())
+    // A name with a dot at its end is the same.
+    let host = url.host_str().unwrap_or_default().trim_end_matches('.');
+    format!("{host}:{}", url.port_or_known_default().unwrap_or_default())
 }
 
 /// The address, where a URL's host is one.

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use serde_json::json;
 use toolzz_simulator::{Fault, Operation, Point, Times};
 
 use super::support::*;
@@ -98,6 +99,45 @@ async fn a_post_that_never_arrived_is_sent_again_only_after_the_settle_period() 
     assert_eq!(posts.len(), 2);
     let looks = lists_between[posts[0]..posts[1]].iter().filter(|one| **one == Operation::List).count();
     assert!(looks >= 2, "one look at once and one after the settle period: {lists_between:?}");
+}
+
+/// Whatever else the status has to say by then, and however the process ends.
+#[tokio::test]
+async fn a_create_that_comes_late_is_found_by_the_next_process_in_an_outage_too() {
+    futures::join!(a_create_comes_late_in_an_outage(true), a_create_comes_late_in_an_outage(false));
+}
+
+async fn a_create_comes_late_in_an_outage(killed: bool) {
+    let mut lab = Lab::start("outage").await;
+    lab.simulator.fault(Operation::Create, Times::Next(1), Fault::late_commit());
+    let create = lab.simulator.hold(Operation::Create, Point::BeforeCommit);
+    lab.credential("openai").await;
+    create.until_held(1).await;
+    let away = lab.simulator.fault(Operation::List, Times::Always, Fault::status(503));
+    create.release();
+    lab.until("openai", "in an outage", |object| {
+        let told = object.status.as_ref().is_some_and(|status| status.create_unknown_since.is_some());
+        told && ready(object).is_some_and(|(_, reason, _)| reason == "ApiUnavailable")
+    })
+    .await;
+    lab.edit("openai", json!({"suspend": true})).await;
+    lab.until_reason("openai", "Suspended").await;
+    if killed {
+        lab.kill_operator();
+    } else {
+        assert_eq!(lab.operator.take().unwrap().terminate(), Some(0));
+    }
+    lab.edit("openai", json!({"suspend": false})).await;
+    lab.simulator.remove_fault(away);
+    let looks = lab.simulator.counts(Operation::List).answered_2xx;
+    lab.start_operator();
+    // It takes effect when the next process has looked once.
+    lab.until_remote(|state| state.counts(Operation::List).answered_2xx > looks).await;
+    assert_eq!(lab.simulator.release_late(), 1);
+    assert_exactly_one(&lab, "openai").await;
+    assert_eq!(lab.simulator.posts(), 1, "killed: {killed}");
+    let object = lab.until_ready("openai").await;
+    assert_eq!(object.status.unwrap().create_unknown_since, None);
 }
 
 /// The one stray that the design allows: a create that takes effect after every look of the process that sent it, or of

@@ -68,14 +68,14 @@ async fn a_refused_token_stops_everything_with_one_probe_and_everybody_is_told()
     lab.start_operator();
     lab.credential("settled").await;
     lab.until_ready("settled").await;
-    lab.simulator.set_tokens(vec![Token::full("next", "another-token-5b1f0c")]);
+    lab.simulator.set_tokens(vec![Token::full("next", "another7c1f9e-token5b1f0c")]);
     lab.credential("fresh").await;
     for name in ["fresh", "settled"] {
         let object = lab.until_reason(name, "Unauthorized").await;
         assert!(has_condition(&object, "Stalled"));
     }
     assert_eq!(lab.simulator.posts(), 1, "no create went out with a refused token");
-    std::fs::write(&file, "another-token-5b1f0c\n").unwrap();
+    std::fs::write(&file, "another7c1f9e-token5b1f0c\n").unwrap();
     for name in ["fresh", "settled"] {
         lab.until_ready(name).await;
     }

@@ -130,7 +130,7 @@ async fn trouble(lab: &Lab, run: &Run<Trouble>, course: &Course) -> Result<(), F
     }
     let refused = matches!(trouble, Trouble::RightsWithdrawn)
         .then(|| proxy.fault(nth(place), Times::Next(1), Fault::forbidden()));
-    let gate = Gate::new(lab, &place.effect, !matches!(trouble, Trouble::Restart { committed: true }));
+    let gate = Gate::new(lab, place, !matches!(trouble, Trouble::Restart { committed: true }));
     course.until_nth(lab, &gate, place.nth).await?;
     let missed = |what: &str| Err(Failure::missed(what, lab));
     match trouble {
@@ -249,7 +249,7 @@ async fn until_may(lab: &Lab, may: bool) {
     }
 }
 
-async fn run(run: &Run<Trouble>, mut lab: Lab, expected: &EndState) -> Result<(), Failure> {
+async fn run(run: &Run<Trouble>, mut lab: Lab, expected: &EndState) -> Result<usize, Failure> {
     let course = Course::default();
     let operator = RefCell::new(lab.operator.take());
     // The rule or the gate is there before the operator begins.
@@ -275,13 +275,13 @@ async fn run(run: &Run<Trouble>, mut lab: Lab, expected: &EndState) -> Result<()
         failure = keep => return Err(failure),
     }
     lab.operator = operator.into_inner();
-    until_fits(&lab, run.workload, expected, &[]).await?;
+    let strays = until_fits(&lab, run.workload, expected, &[]).await?;
     let updates = lab.simulator.puts();
     if matches!(run.what, Trouble::Stale { .. }) && updates > expected.updates {
         let text = format!("{updates} updates, not {}: it went by what it knew before", expected.updates);
         return Err(Failure { kind: Kind::Duplicate, text: format!("{text}\n{}", tail(&lab.log())) });
     }
-    Ok(())
+    Ok(strays)
 }
 
 #[tokio::test]
@@ -342,14 +342,14 @@ async fn a_namespace_that_goes_at_any_effect_leaves_nothing_active() {
         let tenant = lab.plane.unique_namespace("tenant").await.unwrap();
         lab.flags.push(format!("--namespaces={tenant}"));
         let created = async |lab: &Lab| lab.credential_with(NAME, workload.spec()).await;
-        let mut gate = (*workload != Replace).then(|| Gate::new(&lab, &place.effect, true));
+        let mut gate = (*workload != Replace).then(|| Gate::new(&lab, place, true));
         lab.start_operator();
         let home = std::mem::replace(&mut lab.namespace, tenant.clone());
         created(&lab).await;
         if *workload == Replace {
             lab.until_ready(NAME).await;
             until_at_rest(&lab).await;
-            gate = Some(Gate::new(&lab, &place.effect, true));
+            gate = Some(Gate::new(&lab, place, true));
             lab.rotate(NAME, "new").await;
         }
         let gate = gate.unwrap();
@@ -378,7 +378,7 @@ async fn a_namespace_that_goes_at_any_effect_leaves_nothing_active() {
         // Of the namespace that is gone nothing is left to search.
         lab.namespace = home;
         lab.assert_no_leak().await;
-        Ok(())
+        Ok(0)
     };
     let mut runs = everywhere(&references, |_| vec![()]);
     runs.retain(works_in_it);

@@ -45,7 +45,7 @@ pub struct Lab {
     proxy: Option<Proxy>,
     /// The first namespace: the operators' own.
     pub home: String,
-    /// Everything was searched for leaks.
+    /// Everything was searched for leaks, and nothing comes after that.
     pub searched: std::cell::Cell<bool>,
 }
 
@@ -393,6 +393,8 @@ impl Operator {
             "--rate-limit",
             "0",
         ];
+        let file = lab.directory.join(format!("token-of-{}", token.len()));
+        std::fs::write(&file, token).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_toolzz-operator"));
         command
             .arg("run")
@@ -402,7 +404,7 @@ impl Operator {
             .env("KUBECONFIG", lab.kubeconfig())
             .env("POD_NAMESPACE", &lab.namespace)
             .env("TOOLZZ_API_URL", lab.simulator.url())
-            .env("TOOLZZ_API_TOKEN", token);
+            .env("TOOLZZ_API_TOKEN_FILE", &file);
         Self::spawn(command, &lab.log_file())
     }
 

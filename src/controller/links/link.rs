@@ -22,7 +22,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(20);
 pub(in crate::controller) struct Link {
     /// Which it is: part of every ledger's mac.
     pub key: String,
-    /// Base URL of the service: credentials of one service have one holder each, whatever connection leads there.
+    /// Host and port of the service: credentials of one service have one holder each, whatever connection leads there.
     pub service: String,
     pub connection: Connection,
     /// What is known of the credentials behind this URL and this token, and behind no other.
@@ -42,7 +42,7 @@ impl Link {
         shared: &Shared,
     ) -> Arc<Self> {
         let (claims, metrics) = (Arc::clone(&shared.claims), Arc::clone(&shared.metrics));
-        let (name, service) = (key.to_string(), connection.base_url());
+        let (name, service) = (key.to_string(), connection.service());
         let judged = service.clone();
         let counts = Arc::clone(&health);
         let judge = move |reading: &Reading<'_>| {

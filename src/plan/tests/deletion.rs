@@ -11,12 +11,17 @@ fn step(desired: &Desired, view: &View) -> Step {
 }
 
 fn let_go(left_active: &[&str]) -> Step {
-    Step::Release { left_active: left_active.iter().map(|id| (*id).into()).collect() }
+    Step::Release { left_active: left_active.iter().map(|id| (*id).into()).collect(), nowhere: Vec::new() }
+}
+
+/// When whoever knows the resource since [`START`] has had the time to try.
+fn overdue(view: &View) -> Step {
+    next(&deleted(900), view, &SETTINGS, after(91))
 }
 
 fn in_trouble(mut view: View) -> View {
     view.memory.trouble =
-        Some(Trouble { reason: Reason::ApiUnavailable, message: "no connection".into(), retry_at: Some(after(30)) });
+        Some(Trouble { reason: Reason::ApiUnavailable, message: "no connection".into(), retry_at: Some(after(100)) });
     view
 }
 
@@ -47,7 +52,7 @@ fn what_a_former_life_held_waits_until_everybody_who_may_hold_it_is_known() {
     assert!(matches!(step(&deleted(1), &view), Step::Put(_)));
     view.sight.claims_complete = false;
     assert_eq!(reason(step(&deleted(1), &view)).0, Reason::DeletionBlocked);
-    assert_eq!(step(&deleted(1_000_000), &view), let_go(&["c1"]));
+    assert_eq!(overdue(&view), let_go(&["c1"]));
     view.recorded = Recorded::Own(ledger());
     assert!(matches!(step(&deleted(1), &view), Step::Put(_)), "one's own is one's own");
 }
@@ -88,13 +93,38 @@ fn is_bounded_by_the_deadline_and_names_what_is_left() {
     let (why, message) = reason(step(&deleted(1), &view));
     assert_eq!(why, Reason::DeletionBlocked);
     assert!(message.contains("c1") && message.contains("no connection"), "{message}");
-    assert_eq!(step(&deleted(900), &view), let_go(&["c1"]));
+    assert_eq!(overdue(&view), let_go(&["c1"]));
 }
 
 #[test]
 fn tries_at_least_once_also_after_the_deadline() {
     // The operator was away for longer than that.
     assert!(matches!(step(&deleted(5000), &settled()), Step::Put(_)));
+    // What is in the way at the start may pass.
+    let view = in_trouble(settled());
+    assert_eq!(reason(step(&deleted(5000), &view)).0, Reason::DeletionBlocked);
+    let begun = |view: &View, now| next(&deleted(5000), view, &SETTINGS, after(now));
+    assert_eq!(reason(begun(&view, 89)).0, Reason::DeletionBlocked);
+    assert_eq!(begun(&view, 90), let_go(&["c1"]));
+}
+
+#[test]
+fn waits_for_what_an_earlier_process_may_have_sent() {
+    let mut view = settled();
+    view.memory.began_here = false;
+    assert!(matches!(step(&deleted(1), &view), Step::Put(_)), "not waiting to begin with");
+    view.memory.deactivated(&"c1".into(), after(2));
+    let (why, message) = reason(step(&deleted(1), &view));
+    assert_eq!(why, Reason::DeletionBlocked);
+    assert!(message.contains("still take effect"), "{message}");
+    for waited in [1, 5000] {
+        let late = |view: &View, now| next(&deleted(waited), view, &SETTINGS, after(now));
+        let mut view = view.clone();
+        assert!(matches!(late(&view, 45), Step::Publish(_)), "{waited}");
+        assert!(matches!(late(&view, 46), Step::Put(_)), "{waited}");
+        view.memory.deactivated(&"c1".into(), after(46));
+        assert_eq!(late(&view, 46), let_go(&[]));
+    }
 }
 
 #[test]
@@ -119,7 +149,7 @@ fn a_refused_deactivation_waits_for_the_deadline() {
     view.memory.rejected =
         vec![Rejection { request: put.fingerprint(), reason: Reason::RejectedByApi, message: "422".into(), at: START }];
     assert_eq!(reason(step(&deleted(1), &view)).0, Reason::DeletionBlocked);
-    assert_eq!(step(&deleted(900), &view), let_go(&["c1"]));
+    assert_eq!(overdue(&view), let_go(&["c1"]));
     // What matters so much is tried again.
     assert!(matches!(next(&deleted(601), &view, &SETTINGS, after(601)), Step::Put(_)));
 }
@@ -138,7 +168,8 @@ fn one_answer_that_it_does_not_exist_is_not_believed() {
     };
     assert!(matches!(looked(Some(seen("c1", "OpenAI", "s1", true)), true), Step::Put(_)));
     assert_eq!(looked(Some(seen("c1", "OpenAI", "s1", false)), true), let_go(&[]));
-    assert_eq!(looked(None, true), let_go(&[]));
+    let nowhere = Step::Release { left_active: Vec::new(), nowhere: vec!["c1".into()] };
+    assert_eq!(looked(None, true), nowhere, "named: the connection may lead to another account by now");
     let unread = published(looked(None, false)).status;
     assert_eq!(
         condition(&unread.conditions, "Ready").unwrap().reason,
@@ -164,7 +195,7 @@ fn one_refused_deactivation_does_not_keep_the_others() {
     };
     assert_eq!((refuse(&mut view).as_str(), refuse(&mut view).as_str()), ("c1", "c0"));
     assert_eq!(reason(step(&deleted(1), &view)).0, Reason::DeletionBlocked);
-    assert_eq!(step(&deleted(900), &view), let_go(&["c1", "c0"]));
+    assert_eq!(overdue(&view), let_go(&["c1", "c0"]));
 }
 
 #[test]

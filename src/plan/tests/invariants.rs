@@ -189,7 +189,7 @@ fn nothing_is_sent_that_the_protocol_does_not_allow() {
                 let retired = |id: &CredentialId| view.memory.inactive_since(id).is_some();
                 assert!(before.iter().all(|id| kept(id) || retired(id)), "{world:?}");
             }
-            Step::Release { left_active } => {
+            Step::Release { left_active, .. } => {
                 assert!(deleting && view.finalizer, "{world:?}");
                 if desired.deletion_policy == DeletionPolicy::Deactivate && view.sight.contested.is_none() {
                     let ledger = view.recorded.own().expect("a finalizer comes with a record");

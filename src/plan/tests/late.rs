@@ -23,7 +23,7 @@ fn an_answer_proves_nothing_of_the_time_after_its_update_was_sent() {
     assert!(!matches!(late(&view, 46), Step::Release { .. }), "it may be active again");
     assert!(matches!(late(&view, 47), Step::Put(_)));
     view.memory.put_answered(&put(false), &inactive, &Answered { deleting: true, ..answered(47, 48) });
-    assert_eq!(late(&view, 48), Step::Release { left_active: Vec::new() });
+    assert_eq!(late(&view, 48), Step::Release { left_active: Vec::new(), nowhere: Vec::new() });
 }
 
 #[test]
@@ -103,6 +103,6 @@ fn a_create_that_was_answered_and_is_not_listed_yet_is_not_sent_again_at_once() 
     view.sight.listing = None;
     view.sight.marked = vec![staged("c1")];
     assert_eq!(at(&view, 12), Step::Record(ledger()));
-    view.memory.recorded(true, true);
+    view.memory.recorded(&Recorded::Own(ledger()), &ledger());
     assert_eq!(view.memory.given_up, None);
 }

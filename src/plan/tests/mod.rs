@@ -63,7 +63,7 @@ fn fresh() -> View {
         status: ToolzzCredentialStatus::default(),
         material: read(DIGEST),
         sight: Sight { listing: listing(after(1)), shows_inactive: true, claims_complete: true, ..Sight::default() },
-        memory: Memory { first_seen: START, ..Memory::default() },
+        memory: Memory { first_seen: START, began_here: true, ..Memory::default() },
         target: None,
         wall: Timestamp::UNIX_EPOCH,
     }
@@ -212,6 +212,17 @@ fn what_an_earlier_process_lost_is_looked_for_twice_as_well() {
     view.memory.given_up = Some(after(1));
     view.sight.listing = listing(after(2));
     view.status = published(at(&view, 3)).status;
+    // Whatever else is told meanwhile.
+    for in_between in [Desired { suspended: true, ..desired() }, desired()] {
+        let mut view = view.clone();
+        view.memory.trouble =
+            Some(Trouble { reason: Reason::ApiUnavailable, message: "503".into(), retry_at: Some(after(9)) });
+        let status = published(next(&in_between, &view, &SETTINGS, after(3))).status;
+        assert_eq!(status.create_unknown_since, view.status.create_unknown_since);
+        assert!(status.create_unknown_since.is_some());
+        let told = View { status, memory: Memory { first_seen: after(4), ..Memory::default() }, ..view };
+        assert!(matches!(at(&told, 5), Step::Look { began_after, .. } if began_after == after(4)));
+    }
     view.memory.given_up = None;
     // (now, the last listing began, what follows); the resource was first seen at the start.
     for (now, began, want) in [(3, 2, "wait"), (45, 2, "wait"), (46, 2, "look again"), (47, 46, "post")] {

@@ -100,8 +100,8 @@ impl Bounds {
             Self { crashes: 1, losses: 1, rotations: 2, ..one("a crash, a loss, twice in place", InPlace) },
             Self { losses: 1, rotations: 2, deletions: 1, ..one("a loss, twice in place, a deletion", InPlace) },
             Self { losses: 1, deletions: 1, ..two("two operators, a loss, a deletion", Repoint) },
-            Self { crashes: 1, rotations: 1, ..two("two operators, a crash, a repoint", Repoint) },
-            Self { rotations: 1, deletions: 1, ..two("two operators, a replacement, a deletion", Replace) },
+            Self { crashes: 1, rotations: 1, ticks: 0, ..two("two operators, a crash, a repoint", Repoint) },
+            Self { rotations: 1, deletions: 1, ticks: 0, ..two("two operators, a replacement, a deletion", Replace) },
             Self { rotations: 1, ..two("two operators, in place", InPlace) },
             Self {
                 resources: 2,

@@ -104,6 +104,7 @@ fn hash_memory<H: Hasher>(memory: &Memory, clock: Clock, hasher: &mut H) {
     let Memory {
         first_seen,
         given_up,
+        told_create_settled,
         lost_posts,
         doubt,
         late_until,
@@ -111,8 +112,10 @@ fn hash_memory<H: Hasher>(memory: &Memory, clock: Clock, hasher: &mut H) {
         gone,
         corrected,
         inactive,
+        nowhere: _,
         missing,
         in_place,
+        began_here,
         marked_unknown,
         requested: _,
         target: _,
@@ -122,7 +125,7 @@ fn hash_memory<H: Hasher>(memory: &Memory, clock: Clock, hasher: &mut H) {
         trouble,
     } = memory;
     (clock.since(first_seen.0), clock.of(given_up), lost_posts, clock.of(doubt), clock.of(late_until)).hash(hasher);
-    (clock.of(absent_since), corrected, marked_unknown, rejected.len()).hash(hasher);
+    (clock.of(absent_since), corrected, told_create_settled, began_here, marked_unknown, rejected.len()).hash(hasher);
     for (id, at) in gone.iter().chain(inactive).chain(missing) {
         (id, clock.since(at.0)).hash(hasher);
     }

@@ -273,13 +273,12 @@ impl World {
                 return;
             }
         }
-        let unknown = ledger.digest.is_empty();
         let written = self.patch(bounds, operator, resource, |version| {
-            (version.finalizer, version.ledger) = (true, Some(ledger));
+            (version.finalizer, version.ledger) = (true, Some(ledger.clone()));
         });
         if written {
-            let was_known = before.is_none_or(|before| !before.digest.is_empty());
-            self.operators[operator].works[resource].memory.recorded(was_known, !unknown);
+            let before = before.map_or(Recorded::Nothing, Recorded::Own);
+            self.operators[operator].works[resource].memory.recorded(&before, &ledger);
         }
     }
 

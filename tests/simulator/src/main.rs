@@ -38,7 +38,7 @@ struct Arguments {
     #[arg(long, value_name = "FILE", conflicts_with = "token")]
     token_file: Option<PathBuf>,
 
-    /// The bearer token itself [default: simulator-token-5b1f0c]
+    /// The bearer token itself [default: simulator7c1f9e-token5b1f0c]
     #[arg(long, env = "TOOLZZ_SIMULATOR_TOKEN", hide_env_values = true)]
     token: Option<String>,
 

@@ -20,7 +20,7 @@ use crate::state::{Shared, State};
 use crate::store::{Cause, Credential, NewCredential, Row};
 
 /// The token [`Simulator::start`] accepts.
-pub const DEFAULT_TOKEN: &str = "simulator-token-5b1f0c";
+pub const DEFAULT_TOKEN: &str = "simulator7c1f9e-token5b1f0c";
 
 /// A running simulator. Clones are handles on the same one; it stops when the last is dropped.
 ///

@@ -53,7 +53,7 @@ async fn it_takes_its_token_and_settings() {
     let program = Program::start(&["--settings", r#"{"catalogue": false}"#], " t\n");
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-    for (token, expected) in [("t", 404), ("simulator-token-5b1f0c", 401)] {
+    for (token, expected) in [("t", 404), ("simulator7c1f9e-token5b1f0c", 401)] {
         let request = client
             .get(format!("{}/integration/status", program.url))
             .header("authorization", format!("Bearer {token}"));
