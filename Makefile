@@ -89,7 +89,7 @@ $(CARGO_DENY):
 	@echo "building cargo-deny once; this takes some minutes"
 	$(CARGO) install cargo-deny --locked --version $(CARGO_DENY_VERSION) --root $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)
 
-chart-lint: ## does the chart render with each of its sets of values, and as its tests say?
+chart-lint: ## does the chart render with each of its sets of values, and as its tests say? Do its alerts fire when they should?
 	@helm="$$($(TOOL) helm)"; \
 	for values in charts/toolzz-operator/ci/*.yaml; do "$$helm" lint --strict --quiet charts/toolzz-operator -f "$$values"; done
 	@# On a copy: a run that fails empties the snapshots, and the next one would take whatever it finds for right.
@@ -97,3 +97,10 @@ chart-lint: ## does the chart render with each of its sets of values, and as its
 	@copy="$$(mktemp -d)"; trap 'rm -rf "$$copy"' EXIT; cp -r charts/toolzz-operator "$$copy"; \
 	"$$($(TOOL) helm-unittest)" --strict "$$copy/toolzz-operator"; \
 	diff -ru charts/toolzz-operator/tests/__snapshot__ "$$copy/toolzz-operator/tests/__snapshot__"
+	@promtool="$$($(TOOL) promtool)"; \
+	"$$promtool" check rules --lint=all --lint-fatal charts/toolzz-operator/files/alerts.yaml; \
+	"$$promtool" test rules charts/toolzz-operator/tests/alerts.yaml
+	@for alert in $$(sed -n 's/^ *- alert: //p' charts/toolzz-operator/files/alerts.yaml); do \
+	  grep -q "alertname=\"$$alert\"" charts/toolzz-operator/tests/alerts.yaml || { echo "$$alert has no test"; exit 1; }; \
+	  test -f "docs/runbooks/$$alert.md" || { echo "$$alert has no runbook"; exit 1; }; \
+	done
