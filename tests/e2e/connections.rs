@@ -29,7 +29,7 @@ impl Lab {
         kube::Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    async fn connection(&self, name: &str, spec: Value) {
+    pub async fn connection(&self, name: &str, spec: Value) {
         let object = json!({
             "apiVersion": "toolzz.com.br/v1alpha1", "kind": "ToolzzConnection",
             "metadata": {"name": name}, "spec": spec,
@@ -45,7 +45,7 @@ impl Lab {
         self.connection(name, json!({"url": url, "tokenSecretRef": {"name": secret, "key": "token"}})).await;
     }
 
-    async fn until_connection(&self, name: &str, reason: &str) -> ToolzzConnection {
+    pub async fn until_connection(&self, name: &str, reason: &str) -> ToolzzConnection {
         let is = |object: Option<&ToolzzConnection>| {
             object.is_some_and(|object| ready_reason(object.status.as_ref()) == Some(reason))
         };

@@ -317,6 +317,13 @@ impl Lab {
         tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("no event {reason}\n{}", self.log()));
     }
 
+    /// What kubectl says in the room's namespace; it must not fail.
+    pub fn kubectl(&self, args: &[&str]) -> String {
+        let output = self.plane.kubectl(args).args(["-n", &self.namespace]).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// Everything every operator of this room has logged.
     pub fn log(&self) -> String {
         match std::fs::read(self.log_file()) {
