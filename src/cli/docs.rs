@@ -15,7 +15,11 @@ pub(super) struct DocsArgs {
 }
 
 pub(super) fn docs(arguments: &DocsArgs) -> Result<(), Box<dyn std::error::Error>> {
-    let files = vec![("fields.md".to_owned(), fields()?), ("reasons.md".to_owned(), reasons())];
+    let files = vec![
+        ("fields.md".to_owned(), fields()?),
+        ("reasons.md".to_owned(), reasons()),
+        ("runbooks/README.md".to_owned(), runbooks()),
+    ];
     Ok(arguments.destination.put(files, "")?)
 }
 
@@ -35,6 +39,26 @@ fn reasons() -> String {
         let _ = write!(text, "\n## {title}\n\n{says}\n\n| reason | meaning |\n| --- | --- |\n");
         for reason in Reason::ALL.iter().filter(|reason| reason.class() == class) {
             let _ = writeln!(text, "| `{reason}` | {} |", reason.meaning());
+        }
+    }
+    text
+}
+
+/// The alerts of the chart, in their order. That each has these lines is checked by `make check`.
+fn runbooks() -> String {
+    let mut text = format!(
+        "{GENERATED}# Runbooks\n\nThe alerts of `charts/toolzz-operator/files/alerts.yaml`. What all of them have in common: \
+         `../monitoring.md`.\n\n| alert | severity | fires when | runbook |\n| --- | --- | --- | --- |\n"
+    );
+    for line in include_str!("../../charts/toolzz-operator/files/alerts.yaml").lines().map(str::trim) {
+        if let Some(alert) = line.strip_prefix("- alert: ") {
+            let _ = write!(text, "| `{alert}` |");
+        } else if let Some(severity) = line.strip_prefix("severity: ") {
+            let _ = write!(text, " {severity} |");
+        } else if let Some(summary) = line.strip_prefix("summary: ") {
+            let _ = write!(text, " {summary} |");
+        } else if let Some(runbook) = line.strip_prefix("runbook_url: docs/runbooks/") {
+            let _ = writeln!(text, " [{runbook}]({runbook}) |");
         }
     }
     text

@@ -223,6 +223,7 @@ async fn operate(arguments: RunArgs) -> Result<(), Error> {
     let ended = shutdown.clone();
 
     let addr = arguments.http_addr;
+    let alone = Arc::clone(&metrics);
     let http = runtime::serve(addr, Arc::clone(&readiness), Arc::clone(&metrics), shutdown.clone());
     let controller = controller::run(controller::Start {
         client,
@@ -251,7 +252,10 @@ async fn operate(arguments: RunArgs) -> Result<(), Error> {
     });
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
     let work = async {
-        let Some(election) = &mut election else { return controller.await.map_err(Error::from) };
+        let Some(election) = &mut election else {
+            alone.leading(true);
+            return controller.await.map_err(Error::from);
+        };
         if !election.won(ended).await {
             return Ok(());
         }

@@ -75,8 +75,8 @@ pub async fn serve(
     tracing::info!(addr = %listener.local_addr()?, "http server listening");
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready).with_state(readiness))
-        .route("/metrics", get(scrape).with_state(metrics));
+        .route("/readyz", get(ready).with_state(Arc::clone(&readiness)))
+        .route("/metrics", get(scrape).with_state((readiness, metrics)));
     axum::serve(listener, router).with_graceful_shutdown(shutdown.requested()).await
 }
 
@@ -85,7 +85,8 @@ async fn ready(State(readiness): State<Arc<Readiness>>) -> impl IntoResponse {
     (if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text)
 }
 
-async fn scrape(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
+async fn scrape(State((readiness, metrics)): State<(Arc<Readiness>, Arc<Metrics>)>) -> impl IntoResponse {
+    metrics.ready(readiness.report().0);
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], metrics.text())
 }

@@ -52,6 +52,7 @@ pub struct Metrics {
     listing_age: Gauge<f64, AtomicU64>,
     listing_rows: Gauge,
     leading: Gauge,
+    ready: Gauge,
     state: Mutex<State>,
 }
 
@@ -88,6 +89,7 @@ impl Default for Metrics {
             listing_age: Gauge::default(),
             listing_rows: Gauge::default(),
             leading: Gauge::default(),
+            ready: Gauge::default(),
             state: Mutex::default(),
             registry: Registry::default(),
         };
@@ -125,7 +127,8 @@ impl Default for Metrics {
             "Credentials left active when a deletion passed its deadline",
             metrics.orphaned.clone(),
         );
-        registry.register("leader", "1 while this process holds the lease", metrics.leading.clone());
+        registry.register("leader", "1 while this process works: it holds the lease, or there is none", metrics.leading.clone());
+        registry.register("ready", "1 while /readyz says so, also of a process that stands by", metrics.ready.clone());
         registry.register("events", "Events written", metrics.events.clone());
         registry.register_with_unit(
             "listing_age",
@@ -198,7 +201,12 @@ impl Metrics {
         }
     }
 
-    /// Whether this process holds the lease.
+    /// What `/readyz` says.
+    pub fn ready(&self, so: bool) {
+        self.ready.set(so.into());
+    }
+
+    /// Whether this process works.
     pub fn leading(&self, so: bool) {
         self.leading.set(so.into());
     }

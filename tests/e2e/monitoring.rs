@@ -1,0 +1,96 @@
+//! Alerts and dashboard, against the metrics and reasons that there really are.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use serde_json::Value;
+use toolzz_operator::api::{Class, Reason};
+
+use super::support::*;
+
+/// Every expression of the alerts and of the dashboard's panels, with where it stands.
+fn expressions() -> Vec<(String, String)> {
+    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/toolzz-operator/files");
+    let alerts: Value =
+        serde_saphyr::from_str(&fs::read_to_string(files.join("alerts.yaml")).unwrap()).expect("alerts.yaml");
+    let dashboard: Value =
+        serde_json::from_str(&fs::read_to_string(files.join("dashboard.json")).unwrap()).expect("dashboard.json");
+    let rules = alerts["groups"].as_array().unwrap().iter().flat_map(|group| group["rules"].as_array().unwrap());
+    let mut all: Vec<_> = rules
+        .map(|rule| (rule["alert"].as_str().unwrap().to_owned(), rule["expr"].as_str().unwrap().to_owned()))
+        .collect();
+    find(&dashboard, "expr", &mut all);
+    assert!(all.len() > 30, "{all:?}");
+    all
+}
+
+/// Every text under this key, however deep.
+fn find(value: &Value, key: &str, all: &mut Vec<(String, String)>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| find(item, key, all)),
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                match field.as_str() {
+                    Some(text) if name == key => all.push(("a panel".to_owned(), text.to_owned())),
+                    _ => find(field, key, all),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The words of an expression that begin so.
+fn words<'a>(expression: &'a str, beginning: &str) -> impl Iterator<Item = &'a str> {
+    let word = |one: char| one.is_ascii_alphanumeric() || one == '_';
+    expression.split(move |one| !word(one)).filter(move |one| one.starts_with(beginning))
+}
+
+/// The values that a label is compared with: `a` and `b` of `reason=~"a|b"`.
+fn values<'a>(expression: &'a str, label: &str) -> Vec<&'a str> {
+    let mut all = Vec::new();
+    for (at, _) in expression.match_indices(label) {
+        let rest = expression[at + label.len()..].trim_start_matches(['=', '~', '!', ' ']);
+        if let Some((inner, _)) = rest.strip_prefix('"').and_then(|rest| rest.split_once('"')) {
+            all.extend(inner.split('|'));
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn alerts_and_dashboard_ask_for_metrics_that_there_are() {
+    let lab = Lab::start("monitoring").await;
+    lab.credential("openai").await;
+    lab.until_ready("openai").await;
+    let (_, metrics) = lab.operator.as_ref().unwrap().get("/metrics");
+    let families: BTreeSet<&str> =
+        metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    for (place, expression) in expressions() {
+        for name in words(&expression, "toolzz_operator_") {
+            let family = ["_total", "_bucket", "_count", "_sum", "_info"].iter().find_map(|end| name.strip_suffix(end));
+            assert!(
+                families.contains(name) || family.is_some_and(|family| families.contains(family)),
+                "{place}: there is no metric {name} among {families:?}"
+            );
+        }
+        for reason in values(&expression, "reason") {
+            assert!(Reason::from_name(reason).is_some(), "{place}: there is no reason {reason}");
+        }
+    }
+    for line in ["toolzz_operator_ready 1", "toolzz_operator_leader 1"] {
+        assert!(metrics.lines().any(|one| one == line), "{line}");
+    }
+}
+
+#[test]
+fn every_reason_that_somebody_must_know_of_is_in_an_alert() {
+    let expressions = expressions();
+    let told: BTreeSet<&str> = expressions
+        .iter()
+        .filter(|(place, _)| place.starts_with("Toolzz"))
+        .flat_map(|(_, expression)| values(expression, "reason"))
+        .collect();
+    for reason in Reason::ALL.iter().filter(|reason| matches!(reason.class(), Class::Waiting | Class::Stalled)) {
+        assert!(told.contains(reason.as_str()), "{reason} is in no alert");
+    }
+}

@@ -1,0 +1,316 @@
+//! Least privilege, both ways: with the rights of the chart nothing is refused, and without any one of them something is.
+
+use std::{collections::BTreeSet, fmt, io::Write as _, process::Stdio, time::Duration};
+
+use futures::{StreamExt as _, stream};
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
+use kube::{Api, api::PostParams};
+use serde_json::{Value, json};
+use test_kubeproxy::{Asked, Entry, Fault, Operation, Times};
+use toolzz_simulator::{DEFAULT_TOKEN, Token};
+
+use super::{chart::as_chart, connections::token, support::*};
+
+/// Far beyond what anything takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Rooms at once: they mostly wait.
+const AT_ONCE: usize = 6;
+
+/// Each right, and what does not work without it. `own`: of the Role in the release's namespace.
+const NEEDED: [(&str, &str, &str); 32] = [
+    ("toolzzcredentials", "get", "going on after somebody else has written to the resource"),
+    ("toolzzcredentials", "list", "being ready"),
+    ("toolzzcredentials", "watch", "seeing an edit at once"),
+    ("toolzzcredentials", "patch", "recording what was created, and letting a deleted resource go"),
+    ("toolzzcredentials/status", "patch", "saying anything"),
+    ("toolzzconnections", "list", "using a tenant's connection"),
+    ("toolzzconnections", "watch", "seeing that one was edited"),
+    ("toolzzconnections/status", "patch", "saying how they are"),
+    ("secrets", "get", "reading key material and tokens"),
+    ("secrets", "list", "being ready"),
+    ("secrets", "watch", "seeing at once that key material has changed"),
+    ("secrets", "create", "making the Secret of a target"),
+    ("secrets", "patch", "writing the virtual key to it"),
+    ("secrets", "delete", "removing it when it is not asked for any more"),
+    ("configmaps", "get", "knowing whose the ConfigMap of a target is"),
+    ("configmaps", "list", "seeing that one was changed"),
+    ("configmaps", "watch", "the same, at once"),
+    ("configmaps", "create", "making the ConfigMap of a target"),
+    ("configmaps", "patch", "writing the virtual key to it"),
+    ("configmaps", "delete", "removing it when it is not asked for any more"),
+    ("events", "create", "saying what happened"),
+    ("own secrets", "get", "verifying records"),
+    ("own secrets", "create", "making the installation key at the first start"),
+    ("own leases", "get", "knowing who leads"),
+    ("own leases", "update", "leading for longer than one term"),
+    ("own leases", "create", "leading at all, the first time"),
+    ("clustertoolzzconnections", "list", "knowing the platform's connections"),
+    ("clustertoolzzconnections", "watch", "seeing that one was edited"),
+    ("clustertoolzzconnections/status", "patch", "saying how they are"),
+    ("namespaces", "list", "giving connections to namespaces by label"),
+    ("namespaces", "watch", "seeing that labels have changed"),
+    // What follows is of the chart's Role in the release's namespace where the whole cluster is in reach as well.
+    ("own secrets", "get", "the same"),
+];
+
+/// One verb on one resource, in one of the chart's roles.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Right {
+    /// `role` or `clusterrole`, and its name and namespace, for kubectl.
+    role: Vec<String>,
+    group: String,
+    /// With its subresource.
+    resource: String,
+    /// The only object it is for.
+    name: Option<String>,
+    verb: String,
+    own: bool,
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}{} {}", if self.own { "own " } else { "" }, self.resource, self.verb)
+    }
+}
+
+impl Right {
+    /// Every right of a role.
+    fn all(lab: &Lab, role: Vec<String>, own: bool) -> Vec<Self> {
+        let rules = json(lab, &role)["rules"].as_array().unwrap().clone();
+        let texts = |value: &Value| -> Vec<String> {
+            value.as_array().into_iter().flatten().map(|one| one.as_str().unwrap().to_owned()).collect()
+        };
+        let of_rule = |rule: &Value| {
+            let (groups, names, verbs) =
+                (texts(&rule["apiGroups"]), texts(&rule["resourceNames"]), texts(&rule["verbs"]));
+            let [group] = groups.as_slice() else { panic!("{rule}") };
+            let mut all = Vec::new();
+            for resource in texts(&rule["resources"]) {
+                all.extend(verbs.iter().map(|verb| Self {
+                    role: role.clone(),
+                    group: group.clone(),
+                    resource: resource.clone(),
+                    name: names.first().cloned(),
+                    verb: verb.clone(),
+                    own,
+                }));
+            }
+            all
+        };
+        rules.iter().flat_map(of_rule).collect()
+    }
+
+    /// Whether a request needs it.
+    fn is_for(&self, asked: &Asked, home: &str) -> bool {
+        let resource = asked
+            .subresource
+            .as_ref()
+            .map_or_else(|| asked.resource.clone(), |subresource| format!("{}/{subresource}", asked.resource));
+        let verb = match asked.operation {
+            Operation::Get => "get",
+            Operation::List => "list",
+            Operation::Watch => "watch",
+            Operation::Create => "create",
+            Operation::Update => "update",
+            Operation::Patch => "patch",
+            Operation::Delete => "delete",
+            Operation::DeleteCollection | Operation::Other => return false,
+        };
+        let own = matches!(asked.resource.as_str(), "secrets" | "leases") && asked.namespace.as_deref() == Some(home);
+        resource == self.resource && verb == self.verb && own == self.own
+    }
+
+    /// Takes it away, and waits until the API server knows.
+    async fn withdraw(&self, lab: &Lab) {
+        let mut role = json(lab, &self.role);
+        for rule in role["rules"].as_array_mut().unwrap() {
+            let holds = |field: &str, one: &str| rule[field].as_array().unwrap().iter().any(|other| other == one);
+            if holds("resources", &self.resource) && holds("verbs", &self.verb) {
+                rule["verbs"].as_array_mut().unwrap().retain(|verb| *verb != self.verb.as_str());
+            }
+        }
+        role["rules"].as_array_mut().unwrap().retain(|rule| !rule["verbs"].as_array().unwrap().is_empty());
+        let mut kubectl =
+            lab.plane.kubectl(["replace", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        kubectl.stdin.take().unwrap().write_all(role.to_string().as_bytes()).unwrap();
+        assert!(kubectl.wait().unwrap().success());
+
+        let (resource, subresource) = self.resource.split_once('/').unwrap_or((&self.resource, ""));
+        let namespace = if self.own { &lab.home } else { &lab.namespace };
+        let spec = json!({
+            "user": format!("system:serviceaccount:{}:op-toolzz-operator", lab.home),
+            "resourceAttributes": {
+                "namespace": namespace, "verb": self.verb, "group": self.group, "resource": resource,
+                "subresource": subresource, "name": self.name,
+            },
+        });
+        let review: SubjectAccessReview = serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap();
+        let reviews: Api<SubjectAccessReview> = Api::all(lab.client.clone());
+        while reviews.create(&PostParams::default(), &review).await.unwrap().status.unwrap().allowed {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+fn json(lab: &Lab, role: &[String]) -> Value {
+    let output = lab.plane.kubectl(["get", "-o", "json"]).args(role).output().unwrap();
+    assert!(output.status.success(), "{role:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A room with the chart installed for another namespace, or for all, and the rights it gives. The operator is started
+/// behind a proxy that sees what is refused.
+struct Room {
+    lab: Lab,
+    command: std::process::Command,
+    rights: Vec<Right>,
+}
+
+impl Room {
+    async fn new(mut lab: Lab, cluster: bool) -> Self {
+        let home = lab.home.clone();
+        let tenant = lab.plane.unique_namespace("tenant").await.unwrap();
+        let scope =
+            if cluster { "scope=cluster".to_owned() } else { format!("scope=namespaces,namespaces={{{tenant}}}") };
+        let more = "targets={configmaps,secrets},allowedHosts={127.0.0.1},leaderElection.leaseDuration=3s,rateLimit=0";
+        let mut command = as_chart(&lab, &format!("{scope},{more}")).await;
+        lab.identity = lab.plane.service_account_kubeconfig(&home, "op-toolzz-operator").await.unwrap();
+        lab.use_proxy().await;
+        command.env("KUBECONFIG", lab.directory.join("kubeconfig"));
+        lab.simulator.set_tokens(vec![Token::full("default", DEFAULT_TOKEN), Token::full("own", &token("own"))]);
+        lab.namespace = tenant;
+        let role = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let main = if cluster {
+            role(&["clusterrole", "op-toolzz-operator"])
+        } else {
+            role(&["role", "op-toolzz-operator", "-n", &lab.namespace])
+        };
+        let mut rights = Right::all(&lab, main, false);
+        rights.extend(Right::all(&lab, role(&["role", "op-toolzz-operator-own", "-n", &home]), true));
+        Self { lab, command, rights }
+    }
+
+    fn start(&mut self) {
+        let command = std::mem::replace(&mut self.command, std::process::Command::new("true"));
+        self.lab.operator = Some(Operator::spawn(command, &self.lab.directory.join("operator.log")));
+    }
+
+    /// Everything that needs a right.
+    async fn live(&self, cluster: bool) {
+        let lab = &self.lab;
+        let records = |asked: &Asked| {
+            asked.operation == Operation::Patch && asked.resource == "toolzzcredentials" && asked.subresource.is_none()
+        };
+        // Who meets a conflict reads the resource again.
+        lab.proxy().fault(records, Times::Next(1), Fault::conflict());
+        if cluster {
+            self.share().await;
+        }
+        lab.connect("own", &lab.simulator.url(), "own").await;
+        let target = |kind: &str, name: &str| json!({"kind": kind, "name": name});
+        let own = json!({"connectionRef": {"kind": "ToolzzConnection", "name": "own"}, "target": target("ConfigMap", "out-a")});
+        lab.credential_with("a", own).await;
+        lab.credential_with("b", json!({"target": target("Secret", "out-b")})).await;
+        for name in ["a", "b"] {
+            lab.until_ready(name).await;
+            lab.edit(name, json!({"target": null})).await;
+            lab.until(name, "without a target", |object| object.status.as_ref().unwrap().target.is_none()).await;
+            lab.delete(name).await;
+            lab.until_gone(name).await;
+        }
+        lab.proxy()
+            .until(|state| self.rights.iter().all(|right| state.journal().iter().any(|entry| self.uses(right, entry))))
+            .await;
+    }
+
+    /// A connection of the platform's.
+    async fn share(&self) {
+        let lab = &self.lab;
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "shared", "namespace": lab.home},
+            "stringData": {"token": token("own")}});
+        let connection = json!({"apiVersion": "toolzz.com.br/v1alpha1", "kind": "ClusterToolzzConnection",
+            "metadata": {"name": "shared"}, "spec": {
+                "url": lab.simulator.url(), "tokenSecretRef": {"name": "shared", "key": "token"},
+                "namespaces": {"names": [lab.namespace]}, "unities": [{"id": "*"}]}});
+        for object in [secret, connection] {
+            let mut kubectl =
+                lab.plane.kubectl(["apply", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+            kubectl.stdin.take().unwrap().write_all(object.to_string().as_bytes()).unwrap();
+            assert!(kubectl.wait().unwrap().success());
+        }
+    }
+
+    fn uses(&self, right: &Right, entry: &Entry) -> bool {
+        right.is_for(&entry.asked, &self.lab.home) && entry.status.is_some_and(|status| status < 300)
+    }
+
+    /// Nothing was refused.
+    fn assert_nothing_refused(&self) {
+        let journal = self.lab.proxy().journal();
+        let refused: Vec<_> =
+            journal.iter().filter(|entry| entry.status == Some(403)).map(|entry| &entry.asked).collect();
+        assert!(refused.is_empty(), "{refused:#?}\n{}", self.lab.log());
+    }
+
+    /// Without this right: something is refused, and said.
+    async fn lives_without(mut self, right: &Right, cluster: bool) {
+        right.withdraw(&self.lab).await;
+        self.start();
+        let refused = |entry: &Entry| entry.status == Some(403) && right.is_for(&entry.asked, &self.lab.home);
+        tokio::select! {
+            biased;
+            () = self.lab.proxy().until(|state| state.journal().iter().any(refused)) => {}
+            () = self.live(cluster) => panic!("{right} is given and not needed"),
+        }
+        let said = async {
+            while !self.lab.log().lines().any(says_refused) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let said = tokio::time::timeout(PATIENCE, said).await;
+        said.unwrap_or_else(|_| panic!("nobody says that {right} is missing\n{}", self.lab.log()));
+    }
+}
+
+/// Whether it is a line for people, of what the API server does not allow.
+fn says_refused(line: &str) -> bool {
+    let for_people = ["\"INFO\"", "\"WARN\"", "\"ERROR\"", "error: "].iter().any(|level| line.contains(level));
+    for_people && ["403", "Forbidden", "may not"].iter().any(|word| line.contains(word))
+}
+
+fn names(rights: &[Right]) -> BTreeSet<String> {
+    rights.iter().map(Right::to_string).collect()
+}
+
+fn needed() -> BTreeSet<String> {
+    NEEDED.iter().map(|(resource, verb, _)| format!("{resource} {verb}")).collect()
+}
+
+#[tokio::test]
+async fn every_right_in_a_namespace_is_needed_and_none_is_missing() {
+    let _turn = turn().await;
+    let mut whole = Room::new(Lab::empty("rights").await, false).await;
+    let rights = whole.rights.clone();
+    let of_cluster = |right: &&String| right.starts_with("clustertoolzz") || right.starts_with("namespaces");
+    assert_eq!(names(&rights), needed().iter().filter(|right| !of_cluster(right)).cloned().collect());
+    whole.start();
+    whole.live(false).await;
+    whole.assert_nothing_refused();
+    let without = async |right: &Right| {
+        let room = Room::new(Lab::empty("without").await, false).await;
+        let own = room.rights.iter().find(|other| other.to_string() == right.to_string()).unwrap().clone();
+        room.lives_without(&own, false).await;
+    };
+    stream::iter(&rights).for_each_concurrent(AT_ONCE, without).await;
+}
+
+#[tokio::test]
+async fn every_right_in_the_cluster_is_needed_and_none_is_missing() {
+    let plane = plane_of_ones_own().await;
+    let mut whole = Room::new(Lab::on(plane, "rights").await, true).await;
+    assert_eq!(names(&whole.rights), needed());
+    whole.start();
+    whole.live(true).await;
+    whole.assert_nothing_refused();
+    drop(whole);
+}
