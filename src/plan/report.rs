@@ -42,8 +42,7 @@ pub(super) fn report(desired: &Desired, view: &View, verdict: &Verdict) -> Optio
     if !desired.suspended && !verdict.unanswered {
         status.last_handled_reconcile_at = desired.requested.as_deref().map(cut);
     }
-    let since = before.create_unknown_since.clone();
-    status.create_unknown_since = view.create_unknown().then(|| since.unwrap_or(Time(view.wall)));
+    status.create_unknown_since = create_unknown_since(view);
     if let Recorded::Own(ledger) = &view.recorded {
         record(&mut status, desired, view, ledger, verdict.committed);
     }
@@ -62,6 +61,23 @@ pub(super) fn report(desired: &Desired, view: &View, verdict: &Verdict) -> Optio
     let news = was.is_none_or(|was| was.reason != reason.as_str() || was.message != message);
     (status != *before)
         .then(|| Publication { status, event: (news || happened).then_some(Happening { reason, note: message }) })
+}
+
+/// Since when it is not known what came of a create.
+fn create_unknown_since(view: &View) -> Option<Time> {
+    let since = view.status.create_unknown_since.clone();
+    let told = |unknown: bool| unknown.then(|| since.clone().unwrap_or(Time(view.wall)));
+    match (&view.recorded, &view.material) {
+        (Recorded::Own(ledger), Material::Read { digest, .. }) if ledger.digest != *digest => {
+            told(view.create_unknown())
+        }
+        // There is nothing to create, whoever has seen to that.
+        (Recorded::Own(_), Material::Read { .. } | Material::Unchanged) => None,
+        (Recorded::Own(_), Material::Unread | Material::Unusable { .. }) => {
+            told(since.is_some() || view.memory.given_up.is_some())
+        }
+        _ => told(view.create_unknown()),
+    }
 }
 
 /// What follows from a record and from the row as it is seen.
