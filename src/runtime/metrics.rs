@@ -127,7 +127,11 @@ impl Default for Metrics {
             "Credentials left active when a deletion passed its deadline",
             metrics.orphaned.clone(),
         );
-        registry.register("leader", "1 while this process works: it holds the lease, or there is none", metrics.leading.clone());
+        registry.register(
+            "leader",
+            "1 while this process works: it holds the lease, or there is none",
+            metrics.leading.clone(),
+        );
         registry.register("ready", "1 while /readyz says so, also of a process that stands by", metrics.ready.clone());
         registry.register("events", "Events written", metrics.events.clone());
         registry.register_with_unit(

@@ -35,10 +35,15 @@ pub async fn as_chart(lab: &Lab, values: &str) -> Command {
     assert!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
     let file = lab.directory.join("chart.yaml");
     std::fs::write(&file, &rendered.stdout).unwrap();
-    let applied = lab.plane.kubectl(["apply", "--server-side", "-f"]).arg(&file).output().unwrap();
+    let applied = lab.plane.kubectl(["apply", "--server-side", "--force-conflicts", "-f"]).arg(&file).output().unwrap();
     let warnings = String::from_utf8_lossy(&applied.stderr).into_owned();
     assert!(applied.status.success() && !warnings.contains("PodSecurity"), "{warnings}");
+    as_installed(lab).await
+}
 
+/// How the pod of the release in this namespace would start the operator.
+pub async fn as_installed(lab: &Lab) -> Command {
+    let namespace = lab.namespace.clone();
     let deployments: Api<Deployment> = Api::namespaced(lab.client.clone(), &namespace);
     let deployment = deployments.list(&Default::default()).await.unwrap().items.remove(0);
     let pod = deployment.spec.unwrap().template.spec.unwrap();
@@ -107,6 +112,35 @@ async fn the_main_job_works_with_exactly_the_rights_of_the_chart_in_the_whole_cl
     main_job(&lab).await;
     lab.namespace = operators;
     main_job(&lab).await;
+}
+
+#[tokio::test]
+async fn only_secrets_that_are_named_are_read() {
+    let mut lab = Lab::empty("named").await;
+    let home = lab.namespace.clone();
+    let values = format!("scope=namespaces,namespaces={{{home}}},secretAccess=named,secretNames.{home}={{openai}}");
+    start_as_chart(&mut lab, &values).await;
+    main_job(&lab).await;
+    until_out_of_reach(&lab).await;
+}
+
+#[tokio::test]
+async fn only_secrets_of_the_named_namespaces_are_read() {
+    let mut lab = Lab::on(plane_of_ones_own().await, "given").await;
+    let values = format!("rateLimit=0,secretAccess=namespaces,secretNamespaces={{{}}}", lab.namespace);
+    start_as_chart(&mut lab, &values).await;
+    main_job(&lab).await;
+    lab.namespace = lab.plane.unique_namespace("tenant").await.unwrap();
+    until_out_of_reach(&lab).await;
+}
+
+/// A credential whose Secret the operator may not read says so.
+async fn until_out_of_reach(lab: &Lab) {
+    lab.credential("other").await;
+    let object = lab.until_reason("other", "ApiUnavailable").await;
+    let (_, _, message) = ready(&object).unwrap();
+    assert!(message.contains("may not get Secret \"other\""), "{message}");
+    assert!(lab.simulator.active_named("other").is_empty());
 }
 
 /// What the chart makes of these values, or what it says against them.

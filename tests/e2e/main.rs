@@ -12,6 +12,7 @@ mod elections;
 mod examples;
 mod failures;
 mod health;
+mod install;
 mod kubernetes_faults;
 mod leader;
 mod leaks;

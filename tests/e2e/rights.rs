@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const AT_ONCE: usize = 6;
 
 /// Each right, and what does not work without it. `own`: of the Role in the release's namespace.
-const NEEDED: [(&str, &str, &str); 32] = [
+const NEEDED: [(&str, &str, &str); 31] = [
     ("toolzzcredentials", "get", "going on after somebody else has written to the resource"),
     ("toolzzcredentials", "list", "being ready"),
     ("toolzzcredentials", "watch", "seeing an edit at once"),
@@ -49,8 +49,6 @@ const NEEDED: [(&str, &str, &str); 32] = [
     ("clustertoolzzconnections/status", "patch", "saying how they are"),
     ("namespaces", "list", "giving connections to namespaces by label"),
     ("namespaces", "watch", "seeing that labels have changed"),
-    // What follows is of the chart's Role in the release's namespace where the whole cluster is in reach as well.
-    ("own secrets", "get", "the same"),
 ];
 
 /// One verb on one resource, in one of the chart's roles.
@@ -304,6 +302,7 @@ async fn every_right_in_a_namespace_is_needed_and_none_is_missing() {
     stream::iter(&rights).for_each_concurrent(AT_ONCE, without).await;
 }
 
+/// The rest needs a control plane for each operator, as it sees all namespaces: one after the other.
 #[tokio::test]
 async fn every_right_in_the_cluster_is_needed_and_none_is_missing() {
     let plane = plane_of_ones_own().await;
@@ -312,5 +311,10 @@ async fn every_right_in_the_cluster_is_needed_and_none_is_missing() {
     whole.start();
     whole.live(true).await;
     whole.assert_nothing_refused();
+    let rights = whole.rights.clone();
     drop(whole);
+    let of_cluster = |right: &&Right| right.resource.starts_with("clustertoolzz") || right.resource == "namespaces";
+    for right in rights.iter().filter(of_cluster) {
+        Room::new(Lab::on(plane, "without").await, true).await.lives_without(right, true).await;
+    }
 }

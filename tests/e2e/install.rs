@@ -1,0 +1,153 @@
+//! The chart as a release of Helm's, and what the checkers have to say of its objects.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use serde_json::{Value, json};
+use test_controlplane::{ControlPlane, Options, schemas, tool};
+use toolzz_simulator::DEFAULT_TOKEN;
+
+use super::{chart::as_installed, support::*};
+
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/toolzz-operator");
+/// The chart before this one, as it was packaged.
+const FORMER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/fixtures/toolzz-operator-0.1.0.tgz");
+
+/// A command that has to end well; what it printed.
+fn output(mut command: Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A command that reads this; whether it ended well, and what it printed.
+fn fed(mut command: Command, input: &str) -> (bool, String) {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let text = input.to_owned();
+    let writer = std::thread::spawn(move || stdin.write_all(text.as_bytes()));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+/// Every object of the release and its version, but for what Helm keeps for itself.
+fn versions(lab: &Lab) -> BTreeMap<String, String> {
+    let kinds = "deployments,serviceaccounts,services,secrets,configmaps,roles,rolebindings,networkpolicies,\
+                 clusterroles,clusterrolebindings,customresourcedefinitions";
+    let selector = "app.kubernetes.io/managed-by=Helm";
+    let listed = lab.plane.kubectl(["get", kinds, "-A", "-l", selector, "-o", "json"]);
+    let listed: Value = serde_json::from_str(&output(listed)).unwrap();
+    let version = |object: &Value| {
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        (format!("{} {}", text("/kind"), text("/metadata/name")), text("/metadata/resourceVersion"))
+    };
+    listed["items"].as_array().unwrap().iter().map(version).collect()
+}
+
+#[tokio::test]
+async fn a_release_comes_is_upgraded_goes_and_comes_again_and_nothing_is_lost() {
+    // Bare: the definitions come with the release.
+    let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start(Options::default()).await.unwrap()));
+    let mut lab = Lab::on(plane, "release").await;
+    let values = format!(
+        "apiUrl={},token.value={DEFAULT_TOKEN},settlePeriod=3s,requestTimeout=2s,rateLimit=0",
+        lab.simulator.url()
+    );
+    let namespace = lab.namespace.clone();
+    let helm = |verb: &str, chart: Option<&str>| {
+        let mut command = plane.helm([verb, "op"]);
+        command.args(chart).args(["--namespace", &namespace]);
+        if chart.is_some() {
+            command.args(["--set", &values]);
+        }
+        output(command)
+    };
+    let start = async |lab: &mut Lab| {
+        let wait = [
+            "wait",
+            "--for=condition=Established",
+            "--timeout=60s",
+            "crd",
+            "-l",
+            "app.kubernetes.io/name=toolzz-operator",
+        ];
+        output(plane.kubectl(wait));
+        lab.operator = Some(Operator::spawn(as_installed(lab).await, &lab.directory.join("operator.log")));
+    };
+    let end = |lab: &mut Lab| assert_eq!(lab.operator.take().unwrap().terminate(), Some(0));
+
+    helm("install", Some(FORMER));
+    start(&mut lab).await;
+    lab.credential("openai").await;
+    let before = lab.until_ready("openai").await.status.unwrap();
+
+    helm("upgrade", Some(CHART));
+    end(&mut lab);
+    start(&mut lab).await;
+    lab.edit("openai", json!({"name": "Renamed"})).await;
+    let after = lab.until_reason("openai", "Updated").await.status.unwrap();
+    assert_eq!((before.id, before.virtual_key), (after.id, after.virtual_key));
+    // The same once more changes nothing.
+    let installed = versions(&lab);
+    assert!(installed.len() > 8, "{installed:?}");
+    helm("upgrade", Some(CHART));
+    assert_eq!(versions(&lab), installed);
+
+    // What users have made stays, and the definitions with it.
+    helm("uninstall", None);
+    end(&mut lab);
+    assert!(lab.api().get("openai").await.unwrap().metadata.deletion_timestamp.is_none());
+    assert_eq!(lab.simulator.active_named("Renamed").len(), 1);
+    helm("install", Some(CHART));
+    start(&mut lab).await;
+    lab.secret("openai", &[("key", &key_material("new"))]).await;
+    lab.until_reason("openai", "Rotated").await;
+    assert_eq!(lab.simulator.counts(toolzz_simulator::Operation::Create).committed, 2, "one for each material");
+    lab.delete("openai").await;
+    lab.until_gone("openai").await;
+    lab.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn the_checkers_accept_the_objects_of_every_set_of_values() {
+    let lab = Lab::empty("checked").await;
+    let (plane, folder) = (lab.plane, lab.directory.join("schemas"));
+    let known = tool("prometheus-operator-crds").unwrap();
+    let known: Vec<PathBuf> = ["servicemonitors", "podmonitors", "prometheusrules"]
+        .map(|plural| known.join(format!("monitoring.coreos.com_{plural}.yaml")))
+        .into();
+    schemas::write(&plane.client().await.unwrap(), &known, &folder).await.unwrap();
+    let reasons = fs::read_to_string(Path::new(CHART).join("README.md")).unwrap();
+    let sets: Vec<_> = fs::read_dir(Path::new(CHART).join("ci")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(sets.len() > 5);
+    for set in sets {
+        let mut template = plane.helm(["template", "op", CHART, "--namespace", "toolzz", "-f"]);
+        template.arg(&set);
+        let objects = output(template);
+        let mut kubeconform = Command::new(tool("kubeconform").unwrap());
+        kubeconform.args(["-strict", "-summary", "-schema-location", &schemas::location(&folder)]);
+        let (accepted, said) = fed(kubeconform, &objects);
+        assert!(accepted && said.contains("Invalid: 0, Errors: 0, Skipped: 0"), "{}: {said}", set.display());
+
+        let mut score = Command::new(tool("kube-score").unwrap());
+        score.args(["score", "--output-format", "ci", "-"]);
+        let (_, said) = fed(score, &objects);
+        assert!(said.contains("[OK]"), "{said}");
+        for line in said.lines() {
+            assert!(!line.starts_with("[CRITICAL]") && !line.starts_with("[WARNING]"), "{}: {line}", set.display());
+        }
+        // What is not looked at has a reason that users can read.
+        for ignored in objects.lines().filter_map(|line| line.trim().strip_prefix("kube-score/ignore: ")) {
+            for check in ignored.trim_matches('"').split(',').map(str::trim) {
+                assert!(reasons.contains(&format!("\n| {check} | ")), "{check} is ignored without a reason");
+            }
+        }
+    }
+}
