@@ -3,6 +3,7 @@
 
 mod admission;
 mod adoption;
+mod advisories;
 mod asking;
 mod chart;
 mod connections;
