@@ -28,4 +28,5 @@ mod shared;
 mod shell;
 mod support;
 mod targets;
+mod uninstall;
 mod workloads;
