@@ -5,10 +5,11 @@ mod docs;
 mod files;
 mod ready;
 mod run;
+mod uninstall;
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 /// Keeps provider credentials in Toolzz in step with Kubernetes Secrets.
 #[derive(Debug, Parser)]
@@ -34,6 +35,8 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Ask a running operator whether it is ready, until it is.
     Ready(ready::ReadyArgs),
+    /// Say what an uninstallation would leave behind (--check). It only looks.
+    Uninstall(uninstall::UninstallArgs),
     /// Print the CustomResourceDefinitions as YAML, or write them to files.
     Crds(crds::CrdsArgs),
     /// Print the reference of fields and reasons as Markdown, or write it to files.
@@ -45,6 +48,10 @@ pub fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(arguments) => run::run(*arguments),
         Command::Ready(arguments) => ready::ready(&arguments),
+        Command::Uninstall(arguments) if !arguments.check => {
+            Arguments::command().error(ErrorKind::MissingRequiredArgument, uninstall::ONLY_CHECKS).exit()
+        }
+        Command::Uninstall(arguments) => uninstall::uninstall(arguments),
         Command::Crds(arguments) => crds::crds(&arguments),
         Command::Docs(arguments) => docs::docs(&arguments),
     };
@@ -68,8 +75,6 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -141,7 +141,7 @@ async fn a_token_is_read_again_when_its_secret_changes_and_nothing_is_posted_aga
 }
 
 #[tokio::test]
-async fn ssrf_a_url_of_a_host_that_is_not_allowed_gets_nothing() {
+async fn cve_2026_4789_a_url_of_a_host_that_is_not_allowed_gets_nothing() {
     let mut lab = Lab::empty("ssrf").await;
     let other = service("other");
     let (allowed, port) = (lab.simulator.address(), other.address().port());

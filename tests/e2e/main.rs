@@ -3,6 +3,7 @@
 
 mod admission;
 mod adoption;
+mod advisories;
 mod asking;
 mod chart;
 mod connections;
@@ -30,4 +31,5 @@ mod shared;
 mod shell;
 mod support;
 mod targets;
+mod uninstall;
 mod workloads;

@@ -136,7 +136,7 @@ async fn whatever_becomes_of_an_update_or_a_listing_is_told_too() {
 }
 
 #[tokio::test]
-async fn an_endless_listing_is_not_read_to_its_end() {
+async fn cve_2026_40924_an_endless_listing_is_not_read_to_its_end() {
     let simulator = Simulator::start();
     let connection = connect(&simulator);
     simulator.fault(toolzz_simulator::Operation::List, Times::Always, Reply::Huge { bytes: 1 << 40 });
