@@ -45,6 +45,8 @@ enum Command {
 
 /// Does what the arguments say. Exit codes: 0 done, 1 failed, 2 wrong arguments.
 pub fn main() -> ExitCode {
+    // Fails only when one is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let result = match Arguments::parse().command {
         Command::Run(arguments) => run::run(*arguments),
         Command::Ready(arguments) => ready::ready(&arguments),

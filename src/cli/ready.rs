@@ -38,8 +38,6 @@ struct NotReady {
 }
 
 pub(super) fn ready(arguments: &ReadyArgs) -> Result<(), Box<dyn std::error::Error>> {
-    // Fails only when one is installed already, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()?;
     Ok(runtime.block_on(until_ready(&client, arguments))?)

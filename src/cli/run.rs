@@ -30,6 +30,7 @@ const TOKEN_VARIABLE: &str = "TOOLZZ_API_TOKEN";
         Give it the Toolzz token in a file (--api-token-file) or, for local use, in the environment variable \
         TOOLZZ_API_TOKEN. The CustomResourceDefinitions must be installed: see `toolzz-operator crds`.",
     after_help = "Durations: 500ms, 45s, 10m, 1h30m.\n\n\
+        Traces go to an OpenTelemetry collector where OTEL_EXPORTER_OTLP_ENDPOINT (http/protobuf) names one.\n\n\
         Ends on SIGTERM or SIGINT after the step in hand; a second signal ends it at once."
 )]
 pub(super) struct RunArgs {
@@ -144,13 +145,17 @@ enum Error {
 
 pub(super) fn run(arguments: RunArgs) -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(operate(arguments));
+    let traces = runtime.block_on(async { runtime::Traces::by_environment() })?;
+    let result = runtime.block_on(operate(arguments, traces.as_ref()));
+    if let Some(traces) = traces {
+        traces.end();
+    }
     // What cannot be called off, as a look-up of a host name, does not hold up the end.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(result?)
 }
 
-async fn operate(arguments: RunArgs) -> Result<(), Error> {
+async fn operate(arguments: RunArgs, traces: Option<&runtime::Traces>) -> Result<(), Error> {
     let (settle, request) = (arguments.settle_period, arguments.request_timeout);
     if settle <= request {
         return Err(Error::SettlesTooSoon { settle, request });
@@ -163,9 +168,7 @@ async fn operate(arguments: RunArgs) -> Result<(), Error> {
             runtime::Timing::new(arguments.lease_duration, deadline, retry)
         })
         .transpose()?;
-    runtime::start_telemetry(arguments.log_format, &arguments.log_level)?;
-    // Fails only when one is installed already, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    runtime::start_telemetry(arguments.log_format, &arguments.log_level, traces)?;
     let shutdown = Shutdown::on_signals()?;
     let metrics = Arc::new(Metrics::default());
     let readiness = Arc::new(Readiness::new(&["api-server", "crd", "caches"]));

@@ -81,8 +81,6 @@ enum Error {
 }
 
 pub(super) fn uninstall(arguments: UninstallArgs) -> Result<(), Box<dyn std::error::Error>> {
-    // Fails only when one is installed already, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let namespaces: BTreeSet<String> = arguments.namespace.into_iter().collect();
     let (problems, text) = report(&runtime.block_on(look(&namespaces))?, &namespaces);

@@ -1,5 +1,6 @@
 //! Logs, to standard error.
 
+use super::Traces;
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Layer,
@@ -21,12 +22,12 @@ pub enum LogFormat {
     Text,
 }
 
-/// Starts logging. `level` is a level or a filter such as `info,toolzz_operator=debug`.
+/// Starts logging, and the traces. `level` is a level or a filter such as `info,toolzz_operator=debug`.
 ///
 /// # Errors
 /// When the filter cannot be read.
-pub fn start(format: LogFormat, level: &str) -> Result<(), ParseError> {
-    let registry = tracing_subscriber::registry().with(filter(level)?);
+pub fn start(format: LogFormat, level: &str, traces: Option<&Traces>) -> Result<(), ParseError> {
+    let registry = tracing_subscriber::registry().with(filter(level)?).with(traces.map(Traces::layer));
     let layer = fmt::layer().with_writer(std::io::stderr);
     // Failing means that somebody has started logging before; then that stays.
     let _ = match format {

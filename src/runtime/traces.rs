@@ -1,0 +1,106 @@
+//! Traces, to an OpenTelemetry collector, where the standard variables name one.
+//! Source: <https://opentelemetry.io/docs/specs/otel/protocol/exporter/>
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithHttpConfig as _};
+use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use thiserror::Error;
+use tokio::runtime::Handle;
+use tracing::{Level, Subscriber};
+use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
+
+const NAME: &str = "toolzz-operator";
+/// How long the end of the process waits for the last spans.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Time limit of one delivery.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why there are no traces.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The variables are wrong.
+    #[error("OTEL_EXPORTER_OTLP_…: {0}")]
+    Exporter(#[from] ExporterBuildError),
+    /// There is no HTTP client.
+    #[error("the client for traces: {0}")]
+    Client(#[from] reqwest::Error),
+}
+
+/// What sends the spans that are ended.
+pub struct Traces(SdkTracerProvider);
+
+impl Traces {
+    /// Where the variables name a collector: `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, unless
+    /// `OTEL_SDK_DISABLED` or `OTEL_TRACES_EXPORTER=none`. To be called within the runtime.
+    ///
+    /// # Errors
+    /// When they name one that cannot be.
+    pub fn by_environment() -> Result<Option<Self>, Error> {
+        let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|text| text.eq_ignore_ascii_case(value));
+        let named = |name: &str| std::env::var_os(name).is_some_and(|text| !text.is_empty());
+        let wanted = named("OTEL_EXPORTER_OTLP_ENDPOINT") || named("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
+        if !wanted || is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_EXPORTER", "none") {
+            return Ok(None);
+        }
+        let client = reqwest::Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()).build()?;
+        let sender = Sender { client, runtime: Handle::current(), failing: AtomicBool::new(false) };
+        let exporter = SpanExporter::builder().with_http().with_http_client(sender).build()?;
+        // OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES go before these.
+        let resource = Resource::builder().with_service_name(name()).build();
+        Ok(Some(Self(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())))
+    }
+
+    /// Spans and events of the operator itself: nothing that libraries say leaves the process.
+    pub fn layer<S>(&self) -> impl Layer<S> + use<S>
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+    {
+        let own = filter_fn(|said| said.target().starts_with("toolzz_operator") && *said.level() <= Level::INFO);
+        tracing_opentelemetry::layer().with_tracer(self.0.tracer(NAME)).with_location(false).with_threads(false).with_filter(own)
+    }
+
+    /// Sends what is left.
+    pub fn end(self) {
+        // Nobody is left to be told.
+        let _ = self.0.shutdown_with_timeout(PATIENCE);
+    }
+}
+
+fn name() -> String {
+    std::env::var("OTEL_SERVICE_NAME").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| NAME.to_owned())
+}
+
+/// The exporter has a thread of its own; the client needs the runtime.
+#[derive(Debug)]
+struct Sender {
+    client: reqwest::Client,
+    runtime: Handle,
+    failing: AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl HttpClient for Sender {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let client = self.client.clone();
+        let sent = self.runtime.spawn(async move {
+            let answer = client.execute(request.try_into()?).await?;
+            // Of the answer nothing but this is looked at.
+            Response::builder().status(answer.status().as_u16()).body(Bytes::new()).map_err(HttpError::from)
+        });
+        let answer = sent.await?;
+        let failing = !answer.as_ref().is_ok_and(|answer| answer.status().is_success());
+        if failing && !self.failing.swap(failing, Ordering::Relaxed) {
+            let status = answer.as_ref().ok().map(|answer| answer.status().as_u16());
+            tracing::warn!(status, "the collector does not take traces; they are lost until it does");
+        } else if !failing {
+            self.failing.store(false, Ordering::Relaxed);
+        }
+        answer
+    }
+}
