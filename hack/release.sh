@@ -5,6 +5,7 @@
 # differ between two builds is taken away: the time, and the places of sources, crates and output. What must be the same is pinned: rust-toolchain.toml, Cargo.lock. The linker and the C compiler (for ring)
 # are the machine's.
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 helm=${HELM:?set by make}
 cargo=${CARGO:-cargo}
