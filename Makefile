@@ -12,8 +12,12 @@ CONTROL_PLANE := etcd kube-apiserver kube-controller-manager kubectl helm
 TOOL := $(CARGO) run --quiet -p test-controlplane -- path
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+MDBOOK_VERSION := 0.5.4
+MDBOOK := $(CACHE)/mdbook-$(MDBOOK_VERSION)/bin/mdbook
+CYCLONEDX_VERSION := 0.5.9
+CYCLONEDX := $(CACHE)/cargo-cyclonedx-$(CYCLONEDX_VERSION)/bin/cargo-cyclonedx
 
-.PHONY: help demo test sequences schedules crashpoints takeovers model kubernetes-faults remote-faults fuzz proof bugs tools check generate generated deny chart-lint
+.PHONY: help demo test sequences schedules crashpoints takeovers model kubernetes-faults remote-faults fuzz proof bugs tools check generate generated deny chart-lint book release
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -63,11 +67,11 @@ tools: ## build the control plane's programs and the checkers (once; a quarter o
 	$(CARGO) build --workspace --bins
 	$(CARGO) run --quiet -p test-controlplane -- build
 
-check: tools ## format, lints, licences, generated files, chart
+check: tools ## format, lints, licences, generated files, chart, book
 	$(CARGO) fmt --all --check
 	@unformatted="$$(gofmt -l tests/controlplane/tools)"; test -z "$$unformatted" || { echo "not as gofmt writes it: $$unformatted"; exit 1; }
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
-	$(MAKE) --no-print-directory generated deny chart-lint
+	$(MAKE) --no-print-directory generated deny chart-lint book
 
 generate: ## write the generated files
 	$(CARGO) run --quiet -- crds --dir crds
@@ -85,9 +89,19 @@ generated: ## are the generated files up to date?
 deny: $(CARGO_DENY) ## licences, sources and bans of the dependencies
 	$(CARGO_DENY) --workspace check bans licenses sources
 
-$(CARGO_DENY):
-	@echo "building cargo-deny once; this takes some minutes"
-	$(CARGO) install cargo-deny --locked --version $(CARGO_DENY_VERSION) --root $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)
+book: $(MDBOOK) ## the documentation as a book, in target/book
+	@said="$$($(MDBOOK) build 2>&1)" || { echo "$$said"; exit 1; }; echo "$$said"; ! grep -qwE 'WARN|ERROR' <<< "$$said"
+
+release: $(CYCLONEDX) ## dist/: the binary, built twice to the same bytes, its SBOM, the chart, checksums; TAG=v1.2.3 must be the version
+	$(CARGO) run --quiet -p test-controlplane -- build helm
+	@PATH="$(dir $(CYCLONEDX)):$$PATH" HELM="$$($(TOOL) helm)" CARGO="$(CARGO)" TAG="$(TAG)" hack/release.sh
+
+$(CARGO_DENY): INSTALL := cargo-deny --version $(CARGO_DENY_VERSION)
+$(MDBOOK): INSTALL := mdbook --version $(MDBOOK_VERSION) --no-default-features --features search
+$(CYCLONEDX): INSTALL := cargo-cyclonedx --version $(CYCLONEDX_VERSION)
+$(CARGO_DENY) $(MDBOOK) $(CYCLONEDX):
+	@echo "building $(notdir $@) once; this takes some minutes"
+	$(CARGO) install $(INSTALL) --locked --root $(patsubst %/bin/,%,$(dir $@))
 
 chart-lint: ## does the chart render with each of its sets of values, and as its tests say? Do its alerts fire when they should?
 	@helm="$$($(TOOL) helm)"; \

@@ -422,8 +422,8 @@ async fn argo_cd_learns_of_it_by_one_command_that_changes_nothing_else() {
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
-    let readme = fs::read_to_string(shipped("README.md")).unwrap();
-    let command = readme.lines().find(|line| line.starts_with("kubectl apply ")).expect("the command to install it");
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/argocd.md")).unwrap();
+    let command = page.lines().find(|line| line.starts_with("kubectl apply ")).expect("the command to install it");
     let command: Vec<_> = command.split_whitespace().skip(1).collect();
     let before = json!({
         "apiVersion": "v1", "kind": "ConfigMap", "data": {"url": "https://argocd.example.com"},

@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 use toolzz_operator::api::MANAGER;
 
-use super::{connections::service, examples::files, support::*};
+use super::{connections::service, docs::files, support::*};
 
 const REQUESTED: &str = "toolzz.com.br/reconcile-requested-at";
 

@@ -63,10 +63,15 @@ pub async fn plane() -> &'static ControlPlane {
 
 /// A control plane of a test's own: for an operator that sees all namespaces, and for a server that goes away.
 pub async fn plane_of_ones_own() -> &'static ControlPlane {
-    // It ends with the process, as the shared one does.
-    let plane = Box::leak(Box::new(ControlPlane::start(Options::default()).await.unwrap()));
+    let plane = bare_plane().await;
     install(plane);
     plane
+}
+
+/// The same without the definitions.
+pub async fn bare_plane() -> &'static ControlPlane {
+    // It ends with the process, as the shared one does.
+    Box::leak(Box::new(ControlPlane::start(Options::default()).await.unwrap()))
 }
 
 fn install(plane: &ControlPlane) {
