@@ -62,7 +62,11 @@ impl Traces {
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
         let own = filter_fn(|said| said.target().starts_with("toolzz_operator") && *said.level() <= Level::INFO);
-        tracing_opentelemetry::layer().with_tracer(self.0.tracer(NAME)).with_location(false).with_threads(false).with_filter(own)
+        tracing_opentelemetry::layer()
+            .with_tracer(self.0.tracer(NAME))
+            .with_location(false)
+            .with_threads(false)
+            .with_filter(own)
     }
 
     /// Sends what is left.

@@ -507,7 +507,7 @@ fn named_after_advisories(file: &Path) -> Vec<String> {
 #[test]
 fn the_table_of_advisories_and_the_tests_say_the_same() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let files = ["tests/e2e", "tests/remote"].into_iter().flat_map(|directory| super::examples::files(directory, "rs"));
+    let files = ["tests/e2e", "tests/remote"].into_iter().flat_map(|directory| super::docs::files(directory, "rs"));
     let mut tests: Vec<String> = files.flat_map(|file| named_after_advisories(&file)).collect();
     tests.sort();
     let mut listed = Vec::new();

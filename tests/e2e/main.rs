@@ -32,5 +32,6 @@ mod shared;
 mod shell;
 mod support;
 mod targets;
+mod traces;
 mod uninstall;
 mod workloads;

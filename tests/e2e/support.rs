@@ -39,6 +39,8 @@ pub struct Lab {
     pub directory: PathBuf,
     pub operator: Option<Operator>,
     pub flags: Vec<String>,
+    /// More variables for the operators.
+    pub environment: Vec<(&'static str, String)>,
     /// Whom the API server takes the operators behind a proxy for: the administrator, unless a test says otherwise.
     pub identity: PathBuf,
     /// What the operators of this room have before the API server, if anything; the room itself goes past it.
@@ -107,6 +109,7 @@ impl Lab {
             flags: ["--settle-period=4s", "--request-timeout=3s", "--resync-interval=10m", "--allow-adoption"]
                 .map(str::to_owned)
                 .to_vec(),
+            environment: Vec::new(),
             identity: plane.kubeconfig().to_owned(),
             proxy: None,
         }
@@ -416,7 +419,8 @@ impl Operator {
             .env("KUBECONFIG", lab.kubeconfig())
             .env("POD_NAMESPACE", &lab.namespace)
             .env("TOOLZZ_API_URL", lab.simulator.url())
-            .env("TOOLZZ_API_TOKEN_FILE", &file);
+            .env("TOOLZZ_API_TOKEN_FILE", &file)
+            .envs(lab.environment.clone());
         Self::spawn(command, &lab.log_file())
     }
 
