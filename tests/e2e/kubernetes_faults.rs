@@ -148,9 +148,8 @@ async fn trouble(lab: &Lab, run: &Run<Trouble>, course: &Course) -> Result<(), F
         Trouble::RightsWithdrawn => {
             let rule = proxy.fault(|asked| asked.operation != Operation::Other, Times::Always, Fault::forbidden());
             pass_and_be_forbidden(lab, place, gate).await?;
-            if proxy.hits(rule) == 0 {
-                return missed("nothing was refused");
-            }
+            // A process that had to end is started anew first.
+            proxy.until(move |state| state.hits(rule) > 0).await;
             refused.into_iter().chain([rule]).for_each(|rule| proxy.remove_fault(rule));
             tell_of_rights(lab, place).await;
         }
