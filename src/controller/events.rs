@@ -38,12 +38,19 @@ impl Events {
     pub fn start(client: Client, instance: String, metrics: Arc<Metrics>) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, mut waiting) = mpsc::channel::<(String, Event)>(QUEUE);
         let task = tokio::spawn(async move {
+            // What keeps one from being written keeps the next as well: said once.
+            let mut failing = false;
             while let Some((namespace, event)) = waiting.recv().await {
                 let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
                 match timed(api.create(&PostParams::default(), &event)).await {
-                    Ok(_) => metrics.event_written(),
+                    Ok(_) => {
+                        failing = false;
+                        metrics.event_written();
+                    }
+                    Err(error) if failing => tracing::debug!(namespace, error = %brief(&error), "event not written"),
                     Err(error) => {
-                        tracing::debug!(namespace, error = %brief(&error), "event not written")
+                        failing = true;
+                        tracing::warn!(namespace, error = %brief(&error), "an event is not written; neither may others be");
                     }
                 }
             }

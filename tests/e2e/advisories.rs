@@ -268,7 +268,7 @@ async fn cve_2025_23216_a_value_that_is_refused_is_not_repeated() {
 #[tokio::test]
 async fn cve_2023_2878_the_service_accounts_token_is_in_no_log_at_any_level() {
     let mut lab = Lab::empty("cve2878").await;
-    let account = start_with_account(&mut lab, "logLevel=trace").await;
+    let account = start_with_account(&mut lab, "logLevel=trace\\,toolzz_operator=trace").await;
     lab.credential("openai").await;
     lab.until_ready("openai").await;
     lab.rotate("openai", "m1").await;

@@ -352,7 +352,7 @@ fn every_form_of_a_text_is_found_in_what_holds_it() {
 fn the_words_of_a_panic_are_in_no_log() {
     const INSIDE: &str = "TOOLZZ_TEST_PANICS";
     if std::env::var_os(INSIDE).is_some() {
-        toolzz_operator::runtime::start_telemetry(toolzz_operator::runtime::LogFormat::Json, "trace").unwrap();
+        toolzz_operator::runtime::start_telemetry(toolzz_operator::runtime::LogFormat::Json, "trace", None).unwrap();
         panic!("{}", key_material("openai"));
     }
     let output = std::process::Command::new(std::env::current_exe().unwrap())

@@ -216,9 +216,13 @@ impl Room {
             lab.delete(name).await;
             lab.until_gone(name).await;
         }
-        lab.proxy()
-            .until(|state| self.rights.iter().all(|right| state.journal().iter().any(|entry| self.uses(right, entry))))
-            .await;
+        // A watch may begin later than what it tells of was seen.
+        let unused = |state: &test_kubeproxy::State| {
+            let used = |right: &&Right| !state.journal().iter().any(|entry| self.uses(right, entry));
+            names(&self.rights.iter().filter(used).cloned().collect::<Vec<_>>())
+        };
+        let used = tokio::time::timeout(PATIENCE, lab.proxy().until(|state| unused(state).is_empty())).await;
+        used.unwrap_or_else(|_| panic!("nobody needs {:?}", lab.proxy().read(unused)));
     }
 
     /// A connection of the platform's.
@@ -239,7 +243,7 @@ impl Room {
     }
 
     fn uses(&self, right: &Right, entry: &Entry) -> bool {
-        right.is_for(&entry.asked, &self.lab.home) && entry.status.is_some_and(|status| status < 300)
+        right.is_for(&entry.asked, &self.lab.home) && entry.status.is_some_and(|status| status != 403)
     }
 
     /// Nothing was refused.
