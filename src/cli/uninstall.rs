@@ -386,7 +386,7 @@ mod tests {
             let annotations = annotations.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
             let meta = ObjectMeta {
                 annotations: Some(annotations.collect()),
-                deletion_timestamp: deleted.then(|| Time(Timestamp::UNIX_EPOCH)),
+                deletion_timestamp: deleted.then_some(Time(Timestamp::UNIX_EPOCH)),
                 ..ObjectMeta::default()
             };
             let line = definition(&meta, used);
