@@ -119,6 +119,7 @@ fn commands(page: &Page) -> impl Iterator<Item = &Block> {
 
 #[tokio::test]
 async fn what_the_pages_say_about_resources_works() {
+    let _turn = turn().await;
     let mut lab = Lab::empty("pages").await;
     let reader = Reader::of(&lab);
     let kinds = tool("prometheus-operator-crds").unwrap();
@@ -149,6 +150,7 @@ async fn what_the_pages_say_about_resources_works() {
 
 #[tokio::test]
 async fn what_the_pages_say_about_an_installation_works() {
+    let _turn = turn().await;
     let mut lab = Lab::on(bare_plane().await, "life").await;
     lab.flags.push("--operator-namespace=toolzz-operator".to_owned());
     let reader = Reader::of(&lab);

@@ -53,6 +53,7 @@ fn versions(lab: &Lab) -> BTreeMap<String, String> {
 
 #[tokio::test]
 async fn a_release_comes_is_upgraded_goes_and_comes_again_and_nothing_is_lost() {
+    let _turn = turn().await;
     // Bare: the definitions come with the release.
     let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start(Options::default()).await.unwrap()));
     let mut lab = Lab::on(plane, "release").await;

@@ -62,6 +62,8 @@ async fn alerts_and_dashboard_ask_for_metrics_that_there_are() {
     let lab = Lab::start("monitoring").await;
     lab.credential("openai").await;
     lab.until_ready("openai").await;
+    // What counts passes is there when the first has ended.
+    lab.operator.as_ref().unwrap().until_metric("toolzz_operator_reconciles_running 0").await;
     let (_, metrics) = lab.operator.as_ref().unwrap().get("/metrics");
     let families: BTreeSet<&str> =
         metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();

@@ -309,6 +309,7 @@ async fn every_right_in_a_namespace_is_needed_and_none_is_missing() {
 /// The rest needs a control plane for each operator, as it sees all namespaces: one after the other.
 #[tokio::test]
 async fn every_right_in_the_cluster_is_needed_and_none_is_missing() {
+    let _turn = turn().await;
     let plane = plane_of_ones_own().await;
     let mut whole = Room::new(Lab::on(plane, "rights").await, true).await;
     assert_eq!(names(&whole.rights), needed());
