@@ -170,7 +170,7 @@ impl Room {
         let tenant = lab.plane.unique_namespace("tenant").await.unwrap();
         let scope =
             if cluster { "scope=cluster".to_owned() } else { format!("scope=namespaces,namespaces={{{tenant}}}") };
-        let more = "targets={configmaps,secrets},allowedHosts={127.0.0.1},leaderElection.leaseDuration=3s,rateLimit=0";
+        let more = "targets={configmaps,secrets},allowedHosts={127.0.0.1},leaderElection.leaseDuration=10s,rateLimit=0";
         let mut command = as_chart(&lab, &format!("{scope},{more}")).await;
         lab.identity = lab.plane.service_account_kubeconfig(&home, "op-toolzz-operator").await.unwrap();
         lab.use_proxy().await;

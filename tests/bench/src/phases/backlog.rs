@@ -1,0 +1,151 @@
+//! A user does something while as many resources again are being created.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+use toolzz_simulator::Operation;
+use uuid::Uuid;
+
+use super::settled::{PATIENCE, until_remote};
+use crate::{
+    ceiling::Ceiling,
+    error::{Error, Result},
+    figures::{Row, Target, Unit, percentile},
+    load::{limit, within},
+    operator::Operator,
+    run::{Run, aimed},
+    world::{Flags, Names, UNLIMITED, World},
+};
+
+/// Between two things of one kind that a user does.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Under a limit of requests per second a backlog lasts long: so much of it is enough.
+const ENOUGH: Duration = Duration::from_secs(90);
+/// The first round of changes here: those before had others.
+const ROUND: usize = 3;
+
+/// What a user waited for.
+struct Waited {
+    changed: Vec<Duration>,
+    edited: Vec<Duration>,
+    created: Vec<Duration>,
+}
+
+pub async fn backlog(
+    run: &mut Run<'_>,
+    world: &mut World<'_>,
+    operator: Operator,
+    size: usize,
+    ids: &HashMap<String, Uuid>,
+    ceiling: Option<Ceiling>,
+) -> Result<Operator> {
+    operator.end().await?;
+    run.fill(world, size).await?;
+    let target = world.simulator.counts(Operation::Create).committed + size as u64;
+    let mut round = ROUND;
+    let ways: [(&str, Flags<'_>); 2] = [("flags as shipped", &[]), ("--rate-limit=0", &[UNLIMITED])];
+    for (how, flags) in ways {
+        run.say(format!("changes, edits and new resources beside a backlog of {size}, {how}"));
+        let mut operator = world.operator(flags)?;
+        operator.until_working().await?;
+        let enough = if flags.is_empty() { ENOUGH } else { limit(size) };
+        let waited = bother(world, size, ids, round, target, enough).await?;
+        round += waited.changed.len().max(waited.edited.len());
+        world.count += waited.created.len();
+        told(run, size, how, &waited, ceiling);
+        operator.end().await?;
+    }
+    run.say("the rest of the backlog");
+    let mut operator = world.operator(&[UNLIMITED])?;
+    operator.until_working().await?;
+    operator.until_good(world.count, limit(world.count)).await?;
+    operator.until_quiet(0, limit(world.count)).await?;
+    world.verify().await?;
+    Ok(operator)
+}
+
+fn told(run: &mut Run<'_>, size: usize, how: &str, waited: &Waited, ceiling: Option<Ceiling>) {
+    let alone = ceiling.map(|ceiling| ceiling.alone.as_secs_f64());
+    let kinds = [
+        ("a changed Secret until it is at Toolzz", &waited.changed, None),
+        ("an edited resource until Ready", &waited.edited, Some(Target::AtMost(2.0))),
+        ("a new resource until Ready", &waited.created, Some(Target::AtMost(2.0))),
+    ];
+    for (what, times, target) in kinds {
+        for (name, percent) in [("p50", 50), ("p99", 99)] {
+            // There was no backlog long enough.
+            let Some(time) = percentile(times, percent) else { continue };
+            let what = format!("beside a backlog, {how}: {what}, {name} of {}", times.len());
+            let row = Row::new(size, what, time.as_secs_f64(), Unit::Seconds).of(alone, "a create from a bare loader");
+            run.row(match target {
+                Some(target) if percent == 99 => aimed(row, size, target),
+                _ => row,
+            });
+        }
+    }
+}
+
+/// Does things, three of a different kind at a time, as long as there is a backlog, and not for longer than is enough.
+async fn bother(
+    world: &World<'_>,
+    size: usize,
+    ids: &HashMap<String, Uuid>,
+    round: usize,
+    target: u64,
+    enough: Duration,
+) -> Result<Waited> {
+    let begun = Instant::now();
+    // What is done here creates too, so it ends a little before the backlog does.
+    let go_on = || {
+        let created = world.simulator.counts(Operation::Create).committed;
+        created < target && begun.elapsed() < enough
+    };
+    // Every other settled resource for each, in an order that is none.
+    let pick = |sample: usize, odd: usize| Names::of((sample * 2 * 4_999 + odd) % size);
+    let changes = async {
+        let mut times = Vec::new();
+        while go_on() {
+            let names = pick(times.len(), 0);
+            times.push(until_remote(world, &names, ids, round + times.len()).await?);
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok::<_, Error>(times)
+    };
+    let edits = async {
+        let mut times = Vec::new();
+        while go_on() {
+            let names = pick(times.len(), 1);
+            let patch = json!({"spec": {"name": format!("{} {}", names.name, round + times.len())}});
+            let since = Instant::now();
+            world.admin.patch(&names.path(), &patch).await?;
+            times.push(ready(world, &names, since).await?);
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok::<_, Error>(times)
+    };
+    let creates = async {
+        let mut times = Vec::new();
+        while go_on() {
+            let names = Names::of(world.count + times.len());
+            let since = Instant::now();
+            names.create(&world.admin).await?;
+            times.push(ready(world, &names, since).await?);
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok::<_, Error>(times)
+    };
+    let (changed, edited, created) = tokio::try_join!(changes, edits, creates)?;
+    Ok(Waited { changed, edited, created })
+}
+
+async fn ready(world: &World<'_>, names: &Names, since: Instant) -> Result<Duration> {
+    let wait = world.admin.until_ready(&names.namespace, &names.name);
+    // What takes longer than that is a figure, and no error.
+    if let Ok(outcome) = within("a resource is Ready", PATIENCE, wait).await {
+        outcome?;
+    }
+    Ok(since.elapsed())
+}

@@ -1,0 +1,44 @@
+//! Everything is deleted.
+
+use std::time::Instant;
+
+use crate::{
+    error::{Error, Result},
+    figures::{Row, Unit},
+    kubernetes::all_credentials,
+    load::{IN_FLIGHT, LOOK, each, limit, until},
+    operator::Operator,
+    run::Run,
+    world::{Names, World},
+};
+
+pub async fn deletion(run: &mut Run<'_>, world: &World<'_>, operator: &mut Operator, size: usize) -> Result<()> {
+    let count = world.count;
+    run.say(format!("{count} resources are deleted"));
+    let before = world.counts().await?;
+    let admin = world.admin.clone();
+    // One by one: a collection of so many is not deleted within the time for one request.
+    let delete = move |number| {
+        let admin = admin.clone();
+        async move { admin.delete(&Names::of(number).path()).await }
+    };
+    let begun = Instant::now();
+    each(0..count, IN_FLIGHT, delete).await?;
+    until("every resource is gone", limit(count), LOOK, async || {
+        Ok((operator.metrics().await?.resources() == Some(0.0)).then_some(()))
+    })
+    .await?;
+    let took = begun.elapsed().as_secs_f64();
+    let asked = world.since(&before).await?;
+    let left = world.admin.list(&all_credentials()).await?.len();
+    let active = world.simulator.read(|state| state.credentials().iter().filter(|one| one.is_active()).count());
+    if left + active > 0 {
+        return Err(Error::Wrong(format!("{left} resources and {active} active credentials are left")));
+    }
+    run.row(Row::new(size, format!("deletion of all {count}"), count as f64 / took, Unit::PerSecond));
+    run.grows("deletion of all", count, took);
+    let each = |what: &str, many: u64| Row::new(size, what, many as f64 / count as f64, Unit::Requests);
+    run.row(each("deletion: writes to each resource", asked.requests.writes()));
+    run.row(each("deletion: PUTs for each", asked.calls.puts));
+    Ok(())
+}
