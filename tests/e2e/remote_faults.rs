@@ -280,10 +280,10 @@ impl Case {
         }
     }
 
-    fn arm(&self, phase: Phase, reference: &Reference) -> Vec<Armed> {
+    fn arm(&self, phase: Phase, reference: &Reference, at: impl Fn(Operation) -> bool) -> Vec<Armed> {
         let mut armed = Vec::new();
         for (meeting, one) in self.meets.iter().enumerate() {
-            if reference.count(phase, one.call) as u64 <= one.nth {
+            if !at(one.call) || reference.count(phase, one.call) as u64 <= one.nth {
                 continue;
             }
             let (times, fault) = (Times::Next(one.kind.times), (one.kind.fault)(&self.simulator));
@@ -323,10 +323,13 @@ impl Case {
     }
 
     async fn phase(&self, lab: &Lab, phase: Phase, reference: &Reference) {
-        if self.meets.iter().any(|one| one.call == Operation::Catalogue) {
+        let is_catalogue = |call| call == Operation::Catalogue;
+        // Before the wait: whoever asks meanwhile meets it, as who asks later finds an answer that is not old.
+        let mut armed = self.arm(phase, reference, is_catalogue);
+        if !armed.is_empty() {
             self.until_catalogue_is_old().await;
         }
-        let armed = self.arm(phase, reference);
+        armed.extend(self.arm(phase, reference, |call| !is_catalogue(call)));
         self.act(lab, phase).await;
         self.settled(lab, phase).await;
         self.meet(lab, phase, armed).await;
@@ -337,7 +340,8 @@ impl Case {
         let journal = self.simulator.journal();
         let asked = journal.iter().rfind(|entry| entry.operation == Operation::Catalogue);
         let Some(asked) = asked.and_then(|entry| entry.finished_at) else { return };
-        let old = asked + SignedDuration::from_millis(RESYNC * 1000 + 200);
+        // The operator counts from when it has read the answer, and may be slow to.
+        let old = asked + SignedDuration::from_secs(RESYNC + 1);
         tokio::time::sleep(old.duration_since(Timestamp::now()).try_into().unwrap_or_default()).await;
     }
 
