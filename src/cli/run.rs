@@ -304,3 +304,25 @@ fn named(list: &[String]) -> Vec<String> {
     let names: BTreeSet<&str> = list.iter().map(|name| name.trim()).collect();
     names.into_iter().filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_given_in_one_way_and_by_whole_names() {
+        let given = |namespaces: &[&str], secrets: &[&str]| {
+            let [namespaces, secrets] =
+                [namespaces, secrets].map(|list| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+            reach(&namespaces, &secrets)
+        };
+        assert_eq!(given(&[], &[]).unwrap(), Reach::Scope);
+        assert_eq!(given(&["ai"], &[]).unwrap(), Reach::Namespaces(["ai".to_owned()].into()));
+        let names = Reach::Names([("ai".to_owned(), ["a".to_owned(), "b".to_owned()].into())].into());
+        assert_eq!(given(&[], &["ai/a", "ai/b"]).unwrap(), names);
+        assert!(matches!(given(&["ai"], &["ai/a"]), Err(Error::TwoReaches)));
+        for wrong in ["ai", "/a", "ai/", "ai/a/b"] {
+            assert!(matches!(given(&[], &[wrong]), Err(Error::SecretName(name)) if name == wrong), "{wrong}");
+        }
+    }
+}

@@ -16,7 +16,7 @@ use thiserror::Error;
 use crate::{
     api::{
         ClusterToolzzConnection, ConnectionKey, DeletionPolicy, FINALIZER, LEDGER_ANNOTATION, ToolzzConnection,
-        ToolzzCredential,
+        ToolzzCredential, condition,
     },
     kubernetes::{answered, brief, timed},
 };
@@ -149,6 +149,11 @@ fn credential(object: &ToolzzCredential, served: bool) -> Line {
     let superseded = status.map_or(0, |status| status.retiring.len());
     if superseded > 0 {
         state += &format!(", {superseded} superseded");
+    }
+    // Where Toolzz cannot be reached nothing is switched off.
+    let ready = status.and_then(|status| condition(&status.conditions, "Ready"));
+    if let Some(ready) = ready.filter(|ready| ready.status != "True") {
+        state += &format!(", not ready: {}", ready.reason);
     }
     let deletion = match (meta.deletion_timestamp.is_some(), object.spec.deletion_policy.unwrap_or_default()) {
         (true, _) if held && served => "waits for the operator: stuck if that goes first".to_owned(),
@@ -368,6 +373,11 @@ mod tests {
         }
         let retiring = json!({"id": "two", "active": true, "retiring": [{"id": "one"}]});
         assert_eq!(credential(&object(held(), none(), retiring), true).state, "active, id two, 1 superseded");
+        let refused = json!({"id": "one", "active": true, "conditions": [{
+            "type": "Ready", "status": "False", "reason": "Unauthorized", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }]});
+        assert_eq!(credential(&object(held(), none(), refused), true).state, "active, id one, not ready: Unauthorized");
         let ledger = json!({"annotations": {LEDGER_ANNOTATION: "{}"}});
         assert!(credential(&object(ledger, none(), none()), true).problem);
     }
@@ -419,6 +429,17 @@ mod tests {
         found.operators.push(("Deployment/toolzz/op".to_owned(), "an operator, 1 ready".to_owned()));
         let (_, text) = report(&found, &BTreeSet::new());
         assert!(text.contains("Deployment/toolzz/op") && !text.contains("No operator at work"), "{text}");
+    }
+
+    #[test]
+    fn the_page_explains_what_is_said() {
+        let said = include_str!("uninstall.rs").split("#[cfg(test)]").next().unwrap();
+        let rows = include_str!("../../docs/uninstall.md").lines().filter_map(|line| line.strip_prefix("| `"));
+        let quoted: Vec<&str> = rows.flat_map(|row| row.split(" | ").next().unwrap().split('`').step_by(2)).collect();
+        assert!(quoted.len() > 8, "{quoted:?}");
+        for text in quoted.into_iter().filter(|text| !text.is_empty()) {
+            assert!(said.contains(text), "nobody says {text:?}");
+        }
     }
 
     #[test]
