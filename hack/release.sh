@@ -24,6 +24,11 @@ SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 export SOURCE_DATE_EPOCH LC_ALL=C TZ=UTC CARGO_INCREMENTAL=0
 # What would change the output or its place, if the machine has it set.
 unset RUSTFLAGS CARGO_BUILD_RUSTFLAGS CARGO_BUILD_TARGET RUSTC_WRAPPER RUSTC_WORKSPACE_WRAPPER CARGO_BUILD_RUSTC_WRAPPER
+# rust-toolchain.toml says which compiler, unless rustup is told otherwise or there is none.
+unset RUSTUP_TOOLCHAIN
+pinned=$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
+compiler=$(rustc --version)
+[[ $compiler == "rustc $pinned "* ]] || die "this is $compiler, and rust-toolchain.toml says $pinned"
 crates=$(realpath "${CARGO_HOME:-$HOME/.cargo}")
 toolchain=$(rustc --print sysroot)
 host=$(rustc -vV | sed -n 's/^host: //p')
