@@ -18,7 +18,7 @@ use crate::{
         ClusterToolzzConnection, ConnectionKey, DeletionPolicy, FINALIZER, LEDGER_ANNOTATION, ToolzzConnection,
         ToolzzCredential, condition,
     },
-    kubernetes::{answered, brief, timed},
+    kubernetes::{NoAccess, answered, brief, timed},
 };
 
 /// What is said without `--check`.
@@ -68,10 +68,8 @@ pub(super) struct UninstallArgs {
 
 #[derive(Debug, Error)]
 enum Error {
-    #[error("no access to Kubernetes: {0}. Set KUBECONFIG, or run in a cluster")]
-    Kubernetes(#[from] kube::config::InferConfigError),
-    #[error("the Kubernetes client: {0}")]
-    Client(#[source] kube::Error),
+    #[error("{0}")]
+    Kubernetes(#[from] NoAccess),
     #[error("{what} cannot be read: {why}")]
     Read { what: &'static str, why: String },
     #[error("standard output: {0}")]
@@ -223,7 +221,7 @@ fn table(lines: &[Line]) -> String {
 }
 
 async fn look(namespaces: &BTreeSet<String>) -> Result<Found, Error> {
-    let client = Client::try_from(kube::Config::infer().await?).map_err(Error::Client)?;
+    let client = Client::try_from(kube::Config::infer().await.map_err(NoAccess::from)?).map_err(NoAccess::from)?;
     let all = ListParams::default();
     let own: Vec<ToolzzConnection> = list(&client, namespaces, &all).await.map_err(cannot("the ToolzzConnections"))?;
     let shared: Api<ClusterToolzzConnection> = Api::all(client.clone());
