@@ -18,7 +18,7 @@ fn links() -> Arc<Links> {
     with_queue().0
 }
 
-fn with_queue() -> (Arc<Links>, super::watch::Queue) {
+fn with_queue() -> (Arc<Links>, watch::Queue) {
     let config = Config::new("http://127.0.0.1:9/api/v1".to_owned());
     let client = Client::try_from(kube::Config::new("http://127.0.0.1:9".parse().unwrap())).unwrap();
     let metrics = Arc::<Metrics>::default();
@@ -158,7 +158,7 @@ async fn who_writes_a_secret_again_and_again_has_one_turn() {
         ..ObjectMeta::default()
     };
     (0..100).for_each(|_| links.secret_changed(&secret));
-    let turns = |queue: &mut super::watch::Queue| std::iter::from_fn(|| queue.try_recv().ok()).count();
+    let turns = |queue: &mut watch::Queue| std::iter::from_fn(|| queue.try_recv().ok()).count();
     assert_eq!(turns(&mut queue), 1);
     // Once it had its turn there is another.
     lock(&links.waiting).clear();
