@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use crate::{
     controller,
+    kubernetes::NoAccess,
     plan::Settings,
     remote::{Clock, Config, Connection, Tenure, TokenSource},
     runtime::{self, Election, LogFormat, Metrics, Readiness, Shutdown},
@@ -131,10 +132,8 @@ enum Error {
     LogLevel(#[from] tracing_subscriber::filter::ParseError),
     #[error("--api-url: {0}")]
     ApiUrl(#[from] crate::remote::ConfigError),
-    #[error("no access to Kubernetes: {0}. Set KUBECONFIG, or run in a cluster")]
-    Kubernetes(#[from] kube::config::InferConfigError),
-    #[error("the Kubernetes client: {0}")]
-    Client(#[from] kube::Error),
+    #[error("{0}")]
+    Kubernetes(#[from] NoAccess),
     #[error("--http-addr {addr}: {source}")]
     Http { addr: SocketAddr, source: std::io::Error },
     #[error("{0}")]
@@ -203,18 +202,18 @@ async fn operate(arguments: RunArgs, traces: Option<&runtime::Traces>) -> Result
         })
         .transpose()?;
 
-    let kubernetes = kube::Config::infer().await?;
+    let kubernetes = kube::Config::infer().await.map_err(NoAccess::from)?;
     let operator_namespace = arguments
         .operator_namespace
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| kubernetes.default_namespace.clone());
-    let client = crate::kubernetes::client(kubernetes.clone(), tenure.clone(), clock)?;
+    let client = crate::kubernetes::client(kubernetes.clone(), tenure.clone(), clock).map_err(NoAccess::from)?;
     let namespaces = named(&arguments.namespaces);
 
     let elect = |timing| {
         let terms = runtime::Terms {
             // One of its own: who does not lead must be able to write the Lease.
-            client: kube::Client::try_from(kubernetes)?,
+            client: kube::Client::try_from(kubernetes).map_err(NoAccess::from)?,
             namespace: operator_namespace.clone(),
             name: arguments.lease_name,
             identity: identity(),
@@ -303,4 +302,26 @@ fn identity() -> String {
 fn named(list: &[String]) -> Vec<String> {
     let names: BTreeSet<&str> = list.iter().map(|name| name.trim()).collect();
     names.into_iter().filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_given_in_one_way_and_by_whole_names() {
+        let given = |namespaces: &[&str], secrets: &[&str]| {
+            let [namespaces, secrets] =
+                [namespaces, secrets].map(|list| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+            reach(&namespaces, &secrets)
+        };
+        assert_eq!(given(&[], &[]).unwrap(), Reach::Scope);
+        assert_eq!(given(&["ai"], &[]).unwrap(), Reach::Namespaces(["ai".to_owned()].into()));
+        let names = Reach::Names([("ai".to_owned(), ["a".to_owned(), "b".to_owned()].into())].into());
+        assert_eq!(given(&[], &["ai/a", "ai/b"]).unwrap(), names);
+        assert!(matches!(given(&["ai"], &["ai/a"]), Err(Error::TwoReaches)));
+        for wrong in ["ai", "/a", "ai/", "ai/a/b"] {
+            assert!(matches!(given(&[], &[wrong]), Err(Error::SecretName(name)) if name == wrong), "{wrong}");
+        }
+    }
 }

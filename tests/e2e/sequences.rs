@@ -470,7 +470,7 @@ impl Disturbance {
             Terminate => leader.signal("TERM"),
             Rob => lab.rob().await,
             Sleep => {
-                leader.signal("STOP");
+                leader.stop();
                 let led = async {
                     while !leads(other) {
                         if other.has_ended() {
@@ -484,7 +484,7 @@ impl Disturbance {
                 leader.signal("CONT");
             }
             Pause => {
-                leader.signal("STOP");
+                leader.stop();
                 tokio::time::sleep(Duration::from_millis(dice.below(1500))).await;
                 return leader.signal("CONT");
             }
