@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, header};
 use secrecy::SecretString;
 use tokio::sync::watch;
+use tracing::{Instrument as _, field::Empty};
 use zeroize::Zeroizing;
 
 use super::{
@@ -290,7 +291,8 @@ impl Connection {
         let request = request.header(header::AUTHORIZATION, token.header);
         let limit = self.time_limit(operation, began)?;
         let tenure = if operation.writes() { self.0.config.tenure.clone() } else { Tenure::unlimited() };
-        let exchange = tenure.during(self.0.clock, self.exchange(operation, request, began));
+        let span = tracing::info_span!("call", %operation, outcome = Empty);
+        let exchange = tenure.during(self.0.clock, self.exchange(operation, request, began)).instrument(span.clone());
         let result = match tokio::time::timeout(limit, exchange).await {
             Ok(Some(answer)) => answer.and_then(|(status, body)| {
                 read(&body).map_err(|problem| self.unknown(operation, Lost::Unreadable { status, problem }))
@@ -298,6 +300,7 @@ impl Connection {
             Ok(None) | Err(_) => Err(self.unknown(operation, Lost::TimedOut(limit))),
         };
         let label = result.as_ref().err().map_or("done", Failure::label);
+        span.record("outcome", label);
         self.0.observer.called(operation, label, begun.elapsed());
         match (operation, result) {
             // Only these say something of the connection: who may not read the catalogue may do all else.

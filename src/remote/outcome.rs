@@ -163,17 +163,18 @@ impl NotDone {
     fn label(&self) -> &'static str {
         match self {
             Self::Unreachable { .. } => "unreachable",
-            Self::Paused { .. } => "paused",
             Self::Throttled { .. } => "throttled",
-            Self::Refused { .. } => "refused",
-            Self::Unconfirmed { .. } => "unconfirmed",
-            Self::TokenReplaced { .. } => "token_replaced",
             Self::Forbidden { .. } => "forbidden",
             Self::Gone { .. } => "gone",
             Self::NotNow { .. } => "not_now",
             Self::Rejected { .. } => "rejected",
-            Self::Unsendable { .. } => "unsendable",
-            Self::NotLeading { .. } => "not_leading",
+            // Nothing was sent, or what was sent is counted as what it was answered; so nobody counts these.
+            Self::Paused { .. }
+            | Self::Refused { .. }
+            | Self::Unconfirmed { .. }
+            | Self::TokenReplaced { .. }
+            | Self::NotLeading { .. }
+            | Self::Unsendable { .. } => "not_sent",
         }
     }
 }

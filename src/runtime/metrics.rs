@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
@@ -94,6 +95,10 @@ impl Default for Metrics {
             registry: Registry::default(),
         };
         registry.register("build", "The running version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        // Nothing but a new process changes it.
+        let start_time = Gauge::<f64, AtomicU64>::default();
+        start_time.set(Timestamp::now().as_duration().as_secs_f64());
+        registry.register_with_unit("start_time", "When the process began, since 1970", Unit::Seconds, start_time);
         registry.register("reconciles", "Reconciles by how they ended", metrics.reconciles.clone());
         registry.register_with_unit(
             "reconcile_duration",

@@ -2,14 +2,19 @@
 //! Source: <https://opentelemetry.io/docs/specs/otel/protocol/exporter/>
 
 use std::{
+    num::NonZeroU64,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
-use opentelemetry::trace::TracerProvider as _;
+use opentelemetry::{KeyValue, trace::TracerProvider as _};
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithHttpConfig as _};
-use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use opentelemetry_sdk::{
+    Resource,
+    resource::{EnvResourceDetector, TelemetryResourceDetector},
+    trace::SdkTracerProvider,
+};
 use thiserror::Error;
 use tokio::runtime::Handle;
 use tracing::{Level, Metadata, Subscriber};
@@ -18,8 +23,8 @@ use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 const NAME: &str = "toolzz-operator";
 /// How long the end of the process waits for the last spans.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Time limit of one delivery.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// Time limit of one delivery, in milliseconds, unless the variables say otherwise.
+const TIMEOUT: u64 = 10_000;
 
 /// Why there are no traces.
 #[derive(Debug, Error)]
@@ -48,14 +53,16 @@ impl Traces {
     /// When they name one that cannot be.
     pub fn by_environment() -> Result<Option<Self>, Error> {
         let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|text| text.eq_ignore_ascii_case(value));
-        let named = |name: &str| std::env::var_os(name).filter(|text| !text.is_empty());
-        let endpoint = named("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| named("OTEL_EXPORTER_OTLP_ENDPOINT"));
-        let Some(endpoint) = endpoint else { return Ok(None) };
+        let Some(endpoint) = exporter_variable("ENDPOINT") else { return Ok(None) };
         if is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_EXPORTER", "none") {
             return Ok(None);
         }
-        let mut client = reqwest::Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none());
-        if endpoint.to_string_lossy().starts_with("http://") {
+        let limit = exporter_variable("TIMEOUT").and_then(|text| text.parse().ok()).map_or(TIMEOUT, NonZeroU64::get);
+        let mut client = reqwest::Client::builder()
+            .timeout(Duration::from_millis(limit))
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none());
+        if endpoint.starts_with("http://") {
             // No TLS at all then: works also where the system has no root certificates.
             client = client.tls_certs_only([]);
         }
@@ -63,9 +70,7 @@ impl Traces {
         let sender = Sender { client, runtime: Handle::current(), failing: AtomicBool::new(false) };
         let exporter =
             SpanExporter::builder().with_http().with_http_client(sender).build().map_err(|error| wrong(&error))?;
-        // OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES go before these.
-        let resource = Resource::builder().with_service_name(name()).build();
-        Ok(Some(Self(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())))
+        Ok(Some(Self(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource()).build())))
     }
 
     /// Spans and events of the operator itself: nothing that libraries say leaves the process.
@@ -100,8 +105,23 @@ fn wrong(error: &ExporterBuildError) -> Error {
     }
 }
 
-fn name() -> String {
-    std::env::var("OTEL_SERVICE_NAME").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| NAME.to_owned())
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|text| !text.is_empty())
+}
+
+/// What is said of traces goes before what is said of all that is exported.
+fn exporter_variable(name: &str) -> Option<String> {
+    variable(&format!("OTEL_EXPORTER_OTLP_TRACES_{name}")).or_else(|| variable(&format!("OTEL_EXPORTER_OTLP_{name}")))
+}
+
+/// Who sends the spans: `OTEL_SERVICE_NAME` goes before `OTEL_RESOURCE_ATTRIBUTES`, and that before what is so anyway.
+fn resource() -> Resource {
+    let service_name = |name: String| KeyValue::new("service.name", name);
+    Resource::builder_empty()
+        .with_attributes([service_name(NAME.to_owned()), KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))])
+        .with_detectors(&[Box::new(TelemetryResourceDetector), Box::new(EnvResourceDetector::new())])
+        .with_attributes(variable("OTEL_SERVICE_NAME").map(service_name))
+        .build()
 }
 
 /// The exporter has a thread of its own; the client needs the runtime.
@@ -125,7 +145,10 @@ impl HttpClient for Sender {
         let failing = !answer.as_ref().is_ok_and(|answer| answer.status().is_success());
         if failing && !self.failing.swap(failing, Ordering::Relaxed) {
             let status = answer.as_ref().ok().map(|answer| answer.status().as_u16());
-            tracing::warn!(status, "the collector does not take traces; they are lost until it does");
+            tracing::warn!(
+                status,
+                "the collector does not take traces over http/protobuf; they are lost until it does"
+            );
         } else if !failing {
             self.failing.store(false, Ordering::Relaxed);
         }

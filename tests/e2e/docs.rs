@@ -21,7 +21,7 @@ pub fn files(directory: &str, extension: &str) -> Vec<PathBuf> {
 }
 
 /// Every file of this kind in the repository, from its root.
-fn everywhere(extension: &str) -> Vec<PathBuf> {
+pub fn everywhere(extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::from(ROOT)];
     while let Some(folder) = folders.pop() {
@@ -50,6 +50,7 @@ pub fn pages() -> Vec<Page> {
 pub struct Page {
     /// From the root of the repository.
     pub path: PathBuf,
+    pub text: String,
     /// The lines that are in no block, by their number.
     prose: Vec<(usize, String)>,
     pub blocks: Vec<Block>,
@@ -99,7 +100,7 @@ impl Page {
             }
         }
         assert!(open.is_none(), "{}: a block without an end", path.display());
-        Self { path, prose, blocks }
+        Self { path, text: whole, prose, blocks }
     }
 
     /// What is wrong with a link.

@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, fs, path::Path};
 use serde_json::Value;
 use toolzz_operator::api::{Class, Reason};
 
-use super::support::*;
+use super::{
+    docs::{Page, ROOT, pages},
+    support::*,
+};
 
 /// Every expression of the alerts and of the dashboard's panels, with where it stands.
 fn expressions() -> Vec<(String, String)> {
@@ -67,21 +70,79 @@ async fn alerts_and_dashboard_ask_for_metrics_that_there_are() {
     let (_, metrics) = lab.operator.as_ref().unwrap().get("/metrics");
     let families: BTreeSet<&str> =
         metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let is_there = |name: &str| {
+        let family = ["_total", "_bucket", "_count", "_sum", "_info"].iter().find_map(|end| name.strip_suffix(end));
+        families.contains(name) || family.is_some_and(|family| families.contains(family))
+    };
     for (place, expression) in expressions() {
         for name in words(&expression, "toolzz_operator_") {
-            let family = ["_total", "_bucket", "_count", "_sum", "_info"].iter().find_map(|end| name.strip_suffix(end));
-            assert!(
-                families.contains(name) || family.is_some_and(|family| families.contains(family)),
-                "{place}: there is no metric {name} among {families:?}"
-            );
+            assert!(is_there(name), "{place}: there is no metric {name} among {families:?}");
         }
         for reason in values(&expression, "reason") {
             assert!(Reason::from_name(reason).is_some(), "{place}: there is no reason {reason}");
         }
     }
+    // The page names what there is, and no page anything else.
+    let list = fs::read_to_string(Path::new(ROOT).join("docs/monitoring.md")).unwrap();
+    for family in &families {
+        assert!(list.contains(&format!("| `{family}")), "docs/monitoring.md: {family}");
+    }
+    for page in pages() {
+        for name in words(&page.text, "toolzz_operator_") {
+            assert!(is_there(name), "{}: there is no metric {name}", page.path.display());
+        }
+    }
     for line in ["toolzz_operator_ready 1", "toolzz_operator_leader 1"] {
         assert!(metrics.lines().any(|one| one == line), "{line}");
     }
+}
+
+/// Every text between quotes in the sources: values of labels, and what is logged.
+fn literals() -> String {
+    let sources = super::docs::everywhere("rs").into_iter().filter(|path| path.starts_with("src"));
+    sources.map(|path| fs::read_to_string(Path::new(ROOT).join(path)).unwrap()).collect()
+}
+
+#[test]
+fn alerts_and_dashboard_compare_labels_with_what_they_can_be() {
+    let sources = literals();
+    let mut compared = 0;
+    for (place, expression) in expressions() {
+        for value in ["outcome", "operation"].iter().flat_map(|label| values(&expression, label)) {
+            compared += 1;
+            assert!(sources.contains(&format!("\"{value}\"")), "{place}: nothing is {value}");
+        }
+    }
+    assert!(compared >= 4, "{compared}");
+}
+
+#[test]
+fn runbooks_look_for_what_the_operator_logs() {
+    let sources = literals();
+    let mut looked = 0;
+    for page in pages().iter().filter(|page| page.path.starts_with("docs/runbooks")) {
+        let lines = page.blocks.iter().flat_map(|block| block.text.lines());
+        for line in lines.filter(|line| line.contains(" logs ")) {
+            let Some((_, sought)) = line.split_once("grep '") else { continue };
+            let sought = sought.trim_end_matches('\'');
+            looked += 1;
+            assert!(sources.contains(sought), "{}: nothing logs {sought}", page.path.display());
+        }
+    }
+    assert!(looked >= 5, "{looked}");
+}
+
+#[test]
+fn every_outcome_of_a_call_is_on_its_page() {
+    let page = Page::read("docs/monitoring.md").text;
+    let source = fs::read_to_string(Path::new(ROOT).join("src/remote/outcome.rs")).unwrap();
+    let labels = source.lines().filter_map(|line| line.split_once("=> \"")?.1.strip_suffix("\","));
+    let mut named = 0;
+    for label in labels.filter(|label| *label != "not_sent") {
+        named += 1;
+        assert!(page.contains(&format!("`{label}`")), "{label}");
+    }
+    assert!(named >= 10, "{named}");
 }
 
 #[test]

@@ -25,7 +25,10 @@ async fn collector(answer: StatusCode) -> (String, Arc<Mutex<Vec<u8>>>) {
 async fn spans_of_the_operator_go_to_the_collector_that_the_variables_name() {
     let (url, got) = collector(StatusCode::OK).await;
     let mut lab = Lab::empty("traces").await;
-    lab.environment = vec![("OTEL_EXPORTER_OTLP_ENDPOINT", url), ("OTEL_SERVICE_NAME", "credentials".to_owned())];
+    lab.environment = vec![
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", url),
+        ("OTEL_RESOURCE_ATTRIBUTES", "service.name=named-by-attribute,deployment.environment=of-the-test".to_owned()),
+    ];
     lab.start_operator();
     lab.credential("openai").await;
     lab.until_ready("openai").await;
@@ -39,11 +42,27 @@ async fn spans_of_the_operator_go_to_the_collector_that_the_variables_name() {
         Some(0)
     );
     let text = String::from_utf8_lossy(&got.lock().unwrap()).into_owned();
-    for word in ["credentials", "reconcile", "openai", lab.namespace.as_str()] {
+    let words = ["named-by-attribute", "of-the-test", "reconcile", "openai", "operation", "create", "outcome", "done"];
+    for word in words.into_iter().chain([lab.namespace.as_str()]) {
         assert!(text.contains(word), "{word}: {text}");
     }
     assert!(!text.contains("kube_client") && !text.contains("hyper"), "{text}");
     crate::leaks::search("the traces", &text);
+}
+
+#[tokio::test]
+async fn there_are_no_traces_where_the_variables_say_so() {
+    for (name, value) in [("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none")] {
+        let (url, got) = collector(StatusCode::OK).await;
+        let mut lab = Lab::empty("disabled").await;
+        lab.environment = vec![("OTEL_EXPORTER_OTLP_ENDPOINT", url), (name, value.to_owned())];
+        lab.start_operator();
+        lab.credential("openai").await;
+        lab.until_ready("openai").await;
+        let operator = lab.operator.take().unwrap();
+        assert_eq!(tokio::task::spawn_blocking(move || operator.terminate()).await.unwrap(), Some(0));
+        assert!(got.lock().unwrap().is_empty(), "{name}");
+    }
 }
 
 #[tokio::test]
