@@ -19,7 +19,7 @@ use kube::{
     runtime::wait::await_condition,
 };
 use serde_json::json;
-use test_kubeproxy::{Asked, Fault, Operation, Point, Times};
+use test_kubeproxy::{Asked, Fault, Operation, Point, Proxy, Times};
 use toolzz_operator::api::FINALIZER;
 
 use super::{chart::as_chart, runs::*, support::*, workloads::*};
@@ -90,6 +90,11 @@ fn troubles(effect: &Effect) -> Vec<Trouble> {
         all.push(answer(Fault::namespace_terminating(), 1));
     }
     all
+}
+
+/// The first watch begins after the first list, and so may the first pass.
+async fn until_watched(proxy: &Proxy) {
+    proxy.until(|state| state.watches(is_watch) > 0).await;
 }
 
 fn is_watch(asked: &Asked) -> bool {
@@ -168,6 +173,7 @@ async fn trouble(lab: &Lab, run: &Run<Trouble>, course: &Course) -> Result<(), F
             tell_of_rights(lab, place).await;
         }
         Trouble::WatchGap => {
+            until_watched(proxy).await;
             let away = proxy.hold(is_watch, Point::BeforeSent);
             if proxy.cut_watches(is_watch) == 0 {
                 return missed("there was no watch");
@@ -178,6 +184,7 @@ async fn trouble(lab: &Lab, run: &Run<Trouble>, course: &Course) -> Result<(), F
             away.discard();
         }
         Trouble::Relist { gone } => {
+            until_watched(proxy).await;
             let watches = proxy.read(|state| state.watches(is_watch)) as u64;
             let fault = if *gone { Fault::gone() } else { Fault::expired() };
             let rule = proxy.fault(is_watch, Times::Next(watches), fault);

@@ -1,9 +1,11 @@
 //! The HTTP server: connections, and requests handed to the exchange or the control interface.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, mpsc as blocking};
+use std::task::Poll;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Limited};
@@ -62,6 +64,8 @@ pub(crate) async fn serve(
                 Some(Command::Leave(done)) => {
                     listener = None;
                     leave.send_replace(());
+                    // Until none is left that has not been told.
+                    leave.closed().await;
                     let _ = done.send(Ok(()));
                 }
                 Some(Command::Up(done)) => {
@@ -103,6 +107,11 @@ async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, mut leave: wat
         _ = connection.as_mut() => return,
         _ = leave.changed() => connection.as_mut().graceful_shutdown(),
     }
+    // One on which no answer is due ends at once, and must have before anybody hears that the port is closed.
+    if poll_fn(|context| Poll::Ready(connection.as_mut().poll(context))).await.is_ready() {
+        return;
+    }
+    drop(leave);
     let _ = connection.await;
 }
 
