@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use crate::runtime::direct_client;
+
 /// Between two questions.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -39,12 +41,7 @@ struct NotReady {
 
 pub(super) fn ready(arguments: &ReadyArgs) -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
-    if arguments.url.scheme() == "http" {
-        // No TLS at all then: works also where the system has no root certificates.
-        client = client.tls_certs_only([]);
-    }
-    let client = client.build()?;
+    let client = direct_client(arguments.url.as_str()).build()?;
     Ok(runtime.block_on(until_ready(&client, arguments))?)
 }
 
@@ -110,7 +107,7 @@ mod tests {
     }
 
     async fn asked(url: reqwest::Url) -> Result<(), String> {
-        let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+        let client = direct_client(url.as_str()).build().unwrap();
         let arguments = ReadyArgs { url, timeout: Duration::from_millis(1500) };
         until_ready(&client, &arguments).await.map_err(|error| error.to_string())
     }

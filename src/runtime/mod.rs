@@ -1,5 +1,6 @@
 //! What every service has: health, metrics, logs, an orderly end.
 
+mod direct;
 mod health;
 mod lease;
 mod metrics;
@@ -7,6 +8,7 @@ mod shutdown;
 mod telemetry;
 mod traces;
 
+pub use direct::direct_client;
 pub use health::{Readiness, serve};
 pub use lease::{Election, Lost, Terms, Timing, TimingError};
 pub use metrics::Metrics;

@@ -20,6 +20,8 @@ use tokio::runtime::Handle;
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
+use super::direct_client;
+
 const NAME: &str = "toolzz-operator";
 /// How long the end of the process waits for the last spans.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -58,15 +60,7 @@ impl Traces {
             return Ok(None);
         }
         let limit = exporter_variable("TIMEOUT").and_then(|text| text.parse().ok()).map_or(TIMEOUT, NonZeroU64::get);
-        let mut client = reqwest::Client::builder()
-            .timeout(Duration::from_millis(limit))
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none());
-        if endpoint.starts_with("http://") {
-            // No TLS at all then: works also where the system has no root certificates.
-            client = client.tls_certs_only([]);
-        }
-        let client = client.build()?;
+        let client = direct_client(&endpoint).timeout(Duration::from_millis(limit)).build()?;
         let sender = Sender { client, runtime: Handle::current(), failing: AtomicBool::new(false) };
         let exporter =
             SpanExporter::builder().with_http().with_http_client(sender).build().map_err(|error| wrong(&error))?;
