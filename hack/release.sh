@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes dist/ of the commit that is checked out: the binary, its SBOM, the chart, and checksums. Started by `make release`.
+# Makes dist/ of the commit that is checked out: the binary, its SBOM, its image, the chart, and checksums. Started by `make release`.
 #
 # The binary is built twice, from two copies of the commit in two places, and must come out the same to the byte. What can
 # differ between two builds is taken away: the time, and the places of sources, crates and output. What must be the same is pinned: rust-toolchain.toml, Cargo.lock. The linker and the C compiler (for ring)
@@ -50,6 +50,7 @@ rm -rf dist
 mkdir dist
 host=$(rustc -vV | sed -n 's/^host: //p')
 install -m 755 "$one" "dist/toolzz-operator-$version-$host"
+hack/image.sh "$one" "dist/toolzz-operator-$version-$host.oci.tar"
 
 # Next to the manifest; with SOURCE_DATE_EPOCH it has the commit's time and no serial number.
 (cd "$work/one/sources" && "$cargo" cyclonedx --quiet --format json --spec-version 1.5 --target "$host" --override-filename sbom)
