@@ -10,6 +10,8 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/toolzz-operator
 CONTROL_PLANE := etcd kube-apiserver kube-controller-manager kubectl helm
 # Where a tool is.
 TOOL := $(CARGO) run --quiet -p test-controlplane -- path
+# Where Cargo builds.
+TARGET = $$($(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 MDBOOK_VERSION := 0.5.4
@@ -17,7 +19,7 @@ MDBOOK := $(CACHE)/mdbook-$(MDBOOK_VERSION)/bin/mdbook
 CYCLONEDX_VERSION := 0.5.9
 CYCLONEDX := $(CACHE)/cargo-cyclonedx-$(CYCLONEDX_VERSION)/bin/cargo-cyclonedx
 
-.PHONY: help demo test sequences schedules crashpoints takeovers model kubernetes-faults remote-faults fuzz proof bugs tools check generate generated deny advisories chart-lint book release
+.PHONY: help demo test sequences schedules crashpoints takeovers model kubernetes-faults remote-faults fuzz proof bugs tools check generate generated deny advisories chart-lint book image release
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -61,7 +63,7 @@ kubernetes-faults: ## every fault of the Kubernetes API at every effect there; W
 demo: ## the main job, shown on an embedded control plane and a simulated Toolzz
 	$(CARGO) build --workspace --bins
 	$(CARGO) run --quiet -p test-controlplane -- build $(CONTROL_PLANE)
-	@BIN="$$($(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/debug" hack/demo.sh
+	@BIN="$(TARGET)/debug" hack/demo.sh
 
 tools: ## build the control plane's programs and the checkers (once; a quarter of an hour on two cores)
 	$(CARGO) build --workspace --bins
@@ -95,10 +97,18 @@ advisories: $(CARGO_DENY) ## known holes of the dependencies; needs the advisory
 book: $(MDBOOK) ## the documentation as a book, in target/book
 	@said="$$($(MDBOOK) build 2>&1)" || { echo "$$said"; exit 1; }; echo "$$said"; ! grep -qwE 'WARN|ERROR' <<< "$$said"
 
-release: $(CYCLONEDX) ## dist/: the binary, built twice to the same bytes, its SBOM, the chart, checksums; TAG=v1.2.3 must be the version
-	$(CARGO) run --quiet -p test-controlplane -- build helm
+# What hack/image.sh needs.
+IMAGE_TOOLS = UMOCI="$$($(TOOL) umoci)" ROOT_CERTIFICATES="$$($(TOOL) root-certificates)"
+
+image: ## target/image.tar: an OCI image of the release binary, made and tried without a container engine
+	$(CARGO) run --quiet -p test-controlplane -- build umoci root-certificates
+	$(CARGO) build --release --locked --package toolzz-operator --bin toolzz-operator
+	@$(IMAGE_TOOLS) hack/image.sh "$(TARGET)/release/toolzz-operator" "$(TARGET)/image.tar"
+
+release: $(CYCLONEDX) ## dist/: the binary, built twice to the same bytes, its SBOM, its image, the chart, checksums; TAG=v1.2.3 must be the version
+	$(CARGO) run --quiet -p test-controlplane -- build helm umoci root-certificates
 	@# TAG comes by the environment: a name of a tag is no text for a shell.
-	@PATH="$(dir $(CYCLONEDX)):$$PATH" HELM="$$($(TOOL) helm)" CARGO="$(CARGO)" hack/release.sh
+	@$(IMAGE_TOOLS) PATH="$(dir $(CYCLONEDX)):$$PATH" HELM="$$($(TOOL) helm)" CARGO="$(CARGO)" hack/release.sh
 
 $(CARGO_DENY): INSTALL := cargo-deny --version $(CARGO_DENY_VERSION)
 $(MDBOOK): INSTALL := mdbook --version $(MDBOOK_VERSION) --no-default-features --features search

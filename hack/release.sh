@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Makes dist/ of the commit that is checked out: the binary, its SBOM, the chart, and checksums. Started by `make release`.
+# Makes dist/ of the commit that is checked out: the binary, its SBOM, its image, the chart, and checksums. Started by `make release`.
 #
 # The binary is built twice, from two copies of the commit in two places and with the crates in two places, and must come out
-# the same to the byte. So must the SBOM and the chart. What can differ between two builds is taken away: the time, the file
+# the same to the byte. So must SBOM, image and chart. What can differ between two builds is taken away: the time, the file
 # modes, and the places of sources, crates, toolchain and output. What must be the same is pinned: rust-toolchain.toml,
 # Cargo.lock. The linker and the C compiler (for ring) are the machine's.
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+clone=$PWD
 helm=${HELM:?set by make}
 cargo=${CARGO:-cargo}
 die() { echo "$*" >&2; exit 1; }
@@ -57,6 +58,8 @@ build() {
         export CFLAGS="-ffile-prefix-map=$crates=/crates -ffile-prefix-map=$home=/crates -ffile-prefix-map=$output=/output"
         "$cargo" build --release --locked --package toolzz-operator --bin toolzz-operator
         install -m 755 "$output/release/toolzz-operator" "$dist/toolzz-operator-$version-$host"
+        # Of the clone, which can name the commit.
+        "$clone/hack/image.sh" "$output/release/toolzz-operator" "$dist/toolzz-operator-$version-$host.oci.tar"
 
         # Next to the manifest; with SOURCE_DATE_EPOCH it has the commit's time and no serial number. The ids of the
         # workspace's own crates are their places.

@@ -57,8 +57,9 @@ const KUBE_SCORE: (&str, &str) = sums!("kube-score");
 const PROMTOOL: (&str, &str) = sums!("promtool");
 const PROMETHEUS_OPERATOR: (&str, &str) = sums!("prometheus-operator");
 const HEALTH: (&str, &str) = sums!("health");
+const IMAGE: (&str, &str) = sums!("image");
 
-pub(crate) const MODULES: [Module; 10] = [
+pub(crate) const MODULES: [Module; 11] = [
     Module {
         tools: &[tool("etcd", "go.etcd.io/etcd/server/v3", 50)],
         ..module("etcd", ETCD, "go.etcd.io/etcd/server/v3")
@@ -123,6 +124,11 @@ pub(crate) const MODULES: [Module; 10] = [
         ],
         tools: &[tool("health", OWN, 15)],
         ..module("health", HEALTH, "sigs.k8s.io/cli-utils")
+    },
+    Module {
+        files: &[("main.go", include_str!("../tools/image/main.go"))],
+        tools: &[tool("umoci", "github.com/opencontainers/umoci/cmd/umoci", 60), tool("root-certificates", OWN, 5)],
+        ..module("image", IMAGE, "github.com/opencontainers/umoci")
     },
 ];
 
