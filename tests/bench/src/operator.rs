@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -121,10 +121,13 @@ impl Operator {
     }
 
     fn assert_alive(&mut self) -> Result<()> {
-        let Some(status) = self.child.try_wait()? else { return Ok(()) };
+        self.child.try_wait()?.map_or(Ok(()), |status| Err(self.ended(status)))
+    }
+
+    fn ended(&self, status: ExitStatus) -> Error {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
-        Err(Error::Ended { status, log: lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n") })
+        Error::Ended { status, log: lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n") }
     }
 
     pub async fn metrics(&mut self) -> Result<Metrics> {
@@ -180,7 +183,8 @@ impl Operator {
     /// SIGTERM, as a rollout does; waits until it has ended.
     pub async fn end(mut self) -> Result<()> {
         kill_process(Pid::from_child(&self.child), Signal::TERM).map_err(std::io::Error::from)?;
-        until("the operator ends", PATIENCE, LOOK, async || Ok(self.child.try_wait()?.map(drop))).await
+        let status = until("the operator ends", PATIENCE, LOOK, async || Ok(self.child.try_wait()?)).await?;
+        if status.success() { Ok(()) } else { Err(self.ended(status)) }
     }
 }
 
