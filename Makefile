@@ -4,6 +4,8 @@ SHELL := bash
 CARGO ?= cargo
 # End-to-end tests mostly wait: more of them than there are cores can run at once.
 TEST_THREADS ?= 8
+# Where cargo puts what it builds; asked for only where it is needed.
+TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 # Tools belong to the user, not to a clone: a fresh one does not build them again.
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/toolzz-operator
 # What a control plane runs, of all the tools.
@@ -19,7 +21,7 @@ MDBOOK := $(CACHE)/mdbook-$(MDBOOK_VERSION)/bin/mdbook
 CYCLONEDX_VERSION := 0.5.9
 CYCLONEDX := $(CACHE)/cargo-cyclonedx-$(CYCLONEDX_VERSION)/bin/cargo-cyclonedx
 
-.PHONY: help demo test sequences schedules crashpoints takeovers model kubernetes-faults remote-faults fuzz proof bugs tools check generate generated deny advisories chart-lint book image release
+.PHONY: help demo test bench bench-docs sequences schedules crashpoints takeovers model kubernetes-faults remote-faults fuzz proof bugs tools check generate generated deny advisories chart-lint book image release
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -64,6 +66,19 @@ demo: ## the main job, shown on an embedded control plane and a simulated Toolzz
 	$(CARGO) build --workspace --bins
 	$(CARGO) run --quiet -p test-controlplane -- build $(CONTROL_PLANE)
 	@BIN="$(TARGET)/debug" hack/demo.sh
+
+bench: SIZES ?= 1000,10000
+bench: ## measure the release build beside a bare loader: a table, and target/bench (about an hour); SIZES=1000,10000,100000 (hours), ONLY=cold,rest, IMAGE=archive
+	@# The operator alone first: built with the others, it would have their features too.
+	$(CARGO) build --release --bin toolzz-operator
+	$(CARGO) build --release -p test-controlplane -p bench --bins
+	"$(TARGET)/release/controlplane" build $(CONTROL_PLANE)
+	CRITERION_HOME="$(TARGET)/criterion" $(CARGO) bench --quiet -p bench --bench plan
+	"$(TARGET)/release/bench" --out "$(TARGET)/bench" --criterion "$(TARGET)/criterion" --sizes "$(SIZES)" $(if $(ONLY),--only "$(ONLY)") $(if $(IMAGE),--image "$(IMAGE)")
+
+bench-docs: ## put the table and the plot of the last whole `make bench` into docs/performance.md
+	hack/fill.sh docs/performance.md bench < "$(TARGET)/bench/performance.md"
+	cp "$(TARGET)/bench/performance.svg" docs/performance.svg
 
 tools: ## build the control plane's programs and the checkers (once; a quarter of an hour on two cores)
 	$(CARGO) build --workspace --bins

@@ -10,7 +10,7 @@ targets=(model fuzz sequences schedules crashpoints takeovers kubernetes-faults 
 # What a target shows something of: the operator, and what the target is made of; not what only others are made of.
 sources() {
     local each="Makefile Cargo.lock Cargo.toml src"
-    local room="$each tests crds charts :!tests/model :!tests/bugs" e2e=:!tests/e2e
+    local room="$each tests crds charts :!tests/model :!tests/bugs :!tests/bench" e2e=:!tests/e2e
     case $1 in
     model) set -- $each tests/model ;;
     fuzz) set -- $each ;;
@@ -18,7 +18,7 @@ sources() {
     kubernetes-faults) set -- $room $e2e/{crashpoints,remote_faults,schema,sequences}.rs ;;
     remote-faults) set -- $room $e2e/{crashpoints,kubernetes_faults}.rs ;;
     sequences | schedules) set -- $room $e2e/{crashpoints,kubernetes_faults,remote_faults,schema}.rs ;;
-    bugs) set -- $each tests crds charts ;;
+    bugs) set -- $each tests crds charts :!tests/bench ;;
     esac
     git ls-files -s -- "$@" | git hash-object --stdin
 }
@@ -76,9 +76,4 @@ table=$(
     printf '| all of it | `make proof` | %s duplicates, %s lost ids, %s, %s stuck resources |\n' \
         "$(sum duplicates)" "$(sum lost)" "${leaks##*: }" "$(sum stuck)"
 )
-awk -v table="$table" '
-    /<!-- proof -->/ { print; print table; skip = 1 }
-    /<!-- end of proof -->/ { skip = 0 }
-    !skip && !/<!-- proof -->/ { print }
-' "$page" > "$page.new"
-mv "$page.new" "$page"
+hack/fill.sh "$page" proof <<< "$table"

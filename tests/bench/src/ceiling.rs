@@ -31,6 +31,18 @@ pub struct Ceiling {
     pub alone: Duration,
 }
 
+impl Ceiling {
+    /// What one resource takes: Secret, record and status of Kubernetes, POST and PUT of Toolzz.
+    pub const REQUESTS: f64 = 3.0;
+    pub const WRITES: f64 = 2.0;
+    pub const CALLS: f64 = 2.0;
+
+    /// How many seconds so many resources take.
+    pub fn time(&self, count: usize) -> f64 {
+        count as f64 / self.rate
+    }
+}
+
 /// The loader.
 #[derive(Clone)]
 struct Loader {

@@ -14,6 +14,8 @@ pub enum Unit {
     Nanoseconds,
     Megabytes,
     Percent,
+    /// So many times as much.
+    Times,
 }
 
 impl Unit {
@@ -28,6 +30,7 @@ impl Unit {
             Self::Nanoseconds => format!("{value:.0} ns"),
             Self::Megabytes => format!("{value:.1} MB"),
             Self::Percent => format!("{value:.2} %"),
+            Self::Times => format!("× {value:.1}"),
         }
     }
 }
@@ -75,18 +78,16 @@ impl Row {
     }
 
     /// As a part of this much.
-    pub fn of(mut self, whole: Option<f64>, of: &'static str) -> Self {
-        self.ratio = whole.filter(|whole| *whole > 0.0).map(|whole| Ratio { value: self.value / whole, of });
+    pub fn of(mut self, whole: f64, of: &'static str) -> Self {
+        self.ratio = (whole > 0.0).then(|| Ratio { value: self.value / whole, of });
         self.judged()
     }
 
     /// With a target, which the ratio is of if there is none yet.
     pub fn target(mut self, target: Target) -> Self {
         self.target = Some(target);
-        if let (None, Target::Exactly(aim) | Target::AtMost(aim)) = (self.ratio, target)
-            && aim > 0.0
-        {
-            self.ratio = Some(Ratio { value: self.value / aim, of: "the target" });
+        if let (None, Target::Exactly(aim) | Target::AtMost(aim)) = (self.ratio, target) {
+            self = self.of(aim, "the target");
         }
         self.judged()
     }
@@ -96,7 +97,7 @@ impl Row {
             (Some(Target::Exactly(aim)), _) => Some(self.value == aim),
             (Some(Target::AtMost(aim)), _) => Some(self.value <= aim),
             (Some(Target::Ratio(aim)), Some(ratio)) => Some(ratio.value >= aim),
-            // What the ratio would be of was not measured.
+            // What the ratio is of is still to be said.
             (Some(Target::Ratio(_)), None) | (None, _) => None,
         };
         self
@@ -148,6 +149,21 @@ pub fn percentile(samples: &[Duration], percent: usize) -> Option<Duration> {
     sorted.get(rank.saturating_sub(1)).copied()
 }
 
+/// How much more each costs for so many more resources; at most linear is the target.
+pub fn growth(lines: &Growth) -> Vec<Row> {
+    let pairs = lines.iter().flat_map(|(line, points)| points.windows(2).map(move |pair| (line, pair)));
+    let row = |(line, pair): (&&str, &[(usize, f64)])| {
+        let &[(few, less), (many, more)] = pair else { return None };
+        let (value, linear) = (more / less, many as f64 / few as f64);
+        let row = Row::new(many, format!("{line}: growth since {}", grouped(few)), value, Unit::Times);
+        (less > 0.0).then(|| row.of(linear, "linear").target(Target::AtMost(linear)))
+    };
+    pairs.filter_map(row).collect()
+}
+
+/// By what is measured, the figure of each size.
+pub type Growth = BTreeMap<&'static str, Vec<(usize, f64)>>;
+
 /// What is in the JSON.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -158,8 +174,8 @@ pub struct Report {
     /// When it began.
     pub began: String,
     pub rows: Vec<Row>,
-    /// For the plot: by what is measured, the figure of each size.
-    pub growth: BTreeMap<&'static str, Vec<(usize, f64)>>,
+    /// For the plot.
+    pub growth: Growth,
 }
 
 impl Report {
@@ -172,6 +188,17 @@ impl Report {
             let _ = writeln!(text, "{}", row.line());
         }
         text
+    }
+
+    /// What the documentation says of it. The plot is beside the page.
+    pub fn page(&self) -> String {
+        format!(
+            "Measured {} on {}, by `{}`.\n\n{}\n![How cost grows with the number of resources](performance.svg)\n",
+            self.began,
+            self.machine,
+            self.command,
+            self.table()
+        )
     }
 
     /// How many targets there were, and how many of them were met.
@@ -202,25 +229,25 @@ mod tests {
 
     #[test]
     fn a_row_is_judged_by_its_target() {
-        let rate = |value| Row::new(10, "rate", value, Unit::PerSecond).of(Some(100.0), "the ceiling");
+        let rate = |value| Row::new(10, "rate", value, Unit::PerSecond).of(100.0, "the ceiling");
         assert_eq!(rate(90.0).target(Target::Ratio(0.9)).met, Some(true));
         assert_eq!(rate(89.0).target(Target::Ratio(0.9)).met, Some(false));
         assert_eq!(rate(89.0).met, None);
         let late = Row::new(10, "rate", 90.0, Unit::PerSecond).target(Target::Ratio(0.9));
-        assert_eq!((late.met, late.of(Some(100.0), "the ceiling").met), (None, Some(true)), "in either order");
+        assert_eq!((late.met, late.of(100.0, "the ceiling").met), (None, Some(true)), "in either order");
         let count = |value| Row::new(None, "writes", value, Unit::Requests);
         assert_eq!(count(2.0).target(Target::Exactly(2.0)).met, Some(true));
         assert_eq!(count(2.01).target(Target::Exactly(2.0)).met, Some(false));
         assert_eq!(count(0.0).target(Target::Exactly(0.0)).ratio, None, "of nothing there is no part");
         let time = Row::new(None, "time", 1.0, Unit::Seconds).target(Target::AtMost(2.0));
         assert_eq!((time.met, time.ratio), (Some(true), Some(Ratio { value: 0.5, of: "the target" })));
-        assert_eq!(count(1.0).of(Some(0.0), "the ceiling").ratio, None);
+        assert_eq!(count(1.0).of(0.0, "the ceiling").ratio, None);
     }
 
     #[test]
     fn the_table_has_target_figure_and_ratio() {
         let rows = vec![
-            Row::new(10_000, "cold", 240.0, Unit::PerSecond).of(Some(260.0), "the ceiling").target(Target::Ratio(0.9)),
+            Row::new(10_000, "cold", 240.0, Unit::PerSecond).of(260.0, "the ceiling").target(Target::Ratio(0.9)),
             Row::new(10_000, "ready", 12.0, Unit::Seconds).target(Target::AtMost(10.0)),
             Row::new(None, "plan::next", 812.4, Unit::Nanoseconds),
         ];
@@ -242,6 +269,21 @@ mod tests {
             ]
         );
         assert_eq!(report.targets(), (2, 1));
+    }
+
+    #[test]
+    fn growth_is_beside_linear() {
+        let lines =
+            [("none", vec![(1000, 0.0), (10_000, 1.0)]), ("time", vec![(1000, 4.0), (10_000, 38.0), (100_000, 500.0)])];
+        let rows = growth(&lines.into());
+        let told: Vec<String> = rows.iter().map(Row::line).collect();
+        assert_eq!(
+            told,
+            [
+                "| 10,000 | time: growth since 1,000 | × 9.5 | ≤ × 10.0 | 0.95 of linear | yes |",
+                "| 100,000 | time: growth since 10,000 | × 13.2 | ≤ × 10.0 | 1.32 of linear | **no** |",
+            ]
+        );
     }
 
     #[test]

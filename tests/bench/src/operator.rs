@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::{
     error::{Error, Result},
     load::{LOOK, until},
+    world::HOME,
 };
 
 /// For a start or an end.
@@ -24,25 +25,17 @@ const TAIL_LINES: usize = 15;
 /// The reasons of a resource that is as it should be.
 const GOOD: [&str; 5] = ["Created", "Updated", "Rotated", "Adopted", "InSync"];
 
-/// How to start it.
-pub struct Launch<'a> {
-    pub programs: &'a Programs,
-    /// As the pod of the chart has them.
-    pub arguments: Vec<String>,
-    pub kubeconfig: &'a Path,
-    pub namespace: &'a str,
-    pub log: PathBuf,
-}
-
 /// The programs, which are built beside this one.
 pub struct Programs {
     pub operator: PathBuf,
     controlplane: PathBuf,
+    /// Where the operator's log goes: that of the last one is kept.
+    log: PathBuf,
 }
 
 impl Programs {
     /// Looks beside this program.
-    pub fn find() -> Result<Self> {
+    pub fn find(log: PathBuf) -> Result<Self> {
         let own = std::env::current_exe()?;
         let beside = |name: &str| {
             let path = own.with_file_name(name);
@@ -51,7 +44,7 @@ impl Programs {
             }
             Err(Error::Wrong(format!("{} is not there: run `make bench`", path.display())))
         };
-        Ok(Self { operator: beside("toolzz-operator")?, controlplane: beside("controlplane")? })
+        Ok(Self { operator: beside("toolzz-operator")?, controlplane: beside("controlplane")?, log })
     }
 }
 
@@ -74,22 +67,23 @@ pub struct Memory {
 
 impl Operator {
     /// To be called on the main thread: the process ends with the thread that started it.
-    pub fn start(launch: &Launch<'_>, http: &reqwest::Client) -> Result<Self> {
-        let log = File::create(&launch.log).map_err(Error::file(&launch.log))?;
+    pub fn start(programs: &Programs, arguments: &[String], kubeconfig: &Path, http: &reqwest::Client) -> Result<Self> {
+        let path = &programs.log;
+        let log = File::create(path).map_err(Error::file(path))?;
         let began = Instant::now();
-        let child = Command::new(&launch.programs.controlplane)
+        let child = Command::new(&programs.controlplane)
             .arg("tied")
             .arg(std::process::id().to_string())
-            .arg(&launch.programs.operator)
-            .args(&launch.arguments)
+            .arg(&programs.operator)
+            .args(arguments)
             .env_clear()
-            .env("KUBECONFIG", launch.kubeconfig)
-            .env("POD_NAMESPACE", launch.namespace)
+            .env("KUBECONFIG", kubeconfig)
+            .env("POD_NAMESPACE", HOME)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()?;
-        Ok(Self { child, log: launch.log.clone(), http: http.clone(), address: None, began })
+        Ok(Self { child, log: path.clone(), http: http.clone(), address: None, began })
     }
 
     /// Waits until it works: it leads and its caches are filled.
@@ -127,10 +121,13 @@ impl Operator {
     }
 
     fn assert_alive(&mut self) -> Result<()> {
-        let Some(status) = self.child.try_wait()? else { return Ok(()) };
+        self.child.try_wait()?.map_or(Ok(()), |status| Err(self.ended(status)))
+    }
+
+    fn ended(&self, status: ExitStatus) -> Error {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
-        Err(Error::Ended { status, log: lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n") })
+        Error::Ended { status, log: lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n") }
     }
 
     pub async fn metrics(&mut self) -> Result<Metrics> {
@@ -186,7 +183,8 @@ impl Operator {
     /// SIGTERM, as a rollout does; waits until it has ended.
     pub async fn end(mut self) -> Result<()> {
         kill_process(Pid::from_child(&self.child), Signal::TERM).map_err(std::io::Error::from)?;
-        until("the operator ends", PATIENCE, LOOK, async || Ok(self.child.try_wait()?.map(drop))).await
+        let status = until("the operator ends", PATIENCE, LOOK, async || Ok(self.child.try_wait()?)).await?;
+        if status.success() { Ok(()) } else { Err(self.ended(status)) }
     }
 }
 

@@ -112,6 +112,7 @@ apiserver_request_total{code="200",component="apiserver",dry_run="",group="toolz
 apiserver_request_total{code="201",component="apiserver",dry_run="",group="events.k8s.io",resource="events",scope="resource",subresource="",verb="POST",version="v1"} 7
 apiserver_request_total{code="201",component="apiserver",dry_run="",group="toolzz.com.br",resource="toolzzcredentials",scope="resource",subresource="",verb="POST",version="v1alpha1"} 99
 apiserver_request_total{code="200",component="apiserver",dry_run="",group="coordination.k8s.io",resource="leases",scope="resource",subresource="",verb="PUT",version="v1"} 50
+apiserver_request_total{code="200",component="apiserver",dry_run="",group="",resource="secrets",scope="resource",subresource="",verb="PATCH",version="v1"} 400
 apiserver_request_terminations_total{code="200",verb="GET"} 5
 "#;
 
@@ -119,7 +120,7 @@ apiserver_request_terminations_total{code="200",verb="GET"} 5
     fn what_was_asked_is_read_from_the_metrics() {
         let all = Requests::read(METRICS);
         assert_eq!((all.secrets_read(), all.lists(), all.writes(), all.events()), (15, 2, 2500, 7));
-        assert_eq!(all.of_the_operator(), 15 + 2 + 2500 + 7, "neither the lease nor what others create");
+        assert_eq!(all.of_the_operator(), 15 + 2 + 2500 + 7, "neither the lease nor what others create and change");
     }
 
     #[test]

@@ -3,12 +3,11 @@
 use std::{
     fs,
     io::{self, Write as _},
-    path::Path,
     time::Instant,
 };
 
 use crate::{
-    error::{Error, Result},
+    error::Result,
     figures::{Report, Row, Target},
     operator::Programs,
     world::World,
@@ -32,8 +31,6 @@ pub struct Run<'a> {
 pub enum Part {
     /// Size of the program, time from exec to ready
     Start,
-    /// What a bare loader gets
-    Ceiling,
     /// Everything is created, without a limit of requests per second
     Cold,
     /// The same with every flag as the chart sets it, at the smallest size
@@ -58,6 +55,21 @@ pub enum Part {
     Fairness,
     /// Time of a decision, from criterion's files
     Plan,
+}
+
+impl Part {
+    /// Those that want everything created first.
+    pub const SETTLED: [Self; 9] = [
+        Self::Cold,
+        Self::Rest,
+        Self::Restart,
+        Self::Change,
+        Self::Drift,
+        Self::Rotation,
+        Self::Unrelated,
+        Self::Backlog,
+        Self::Deletion,
+    ];
 }
 
 impl<'a> Run<'a> {
@@ -101,23 +113,6 @@ pub fn aimed(row: Row, size: usize, target: Target) -> Row {
     if size <= TARGET_SIZE { row.target(target) } else { row }
 }
 
-/// Puts a text between the markers of a page.
-pub fn put_between(page: &Path, text: &str) -> Result<()> {
-    let old = fs::read_to_string(page).map_err(Error::file(page))?;
-    let new =
-        replaced(&old, text).ok_or_else(|| Error::Wrong(format!("{} has no {BEGIN} and {END}", page.display())))?;
-    fs::write(page, new).map_err(Error::file(page))
-}
-
-const BEGIN: &str = "<!-- bench -->";
-const END: &str = "<!-- end of bench -->";
-
-fn replaced(page: &str, text: &str) -> Option<String> {
-    let (before, rest) = page.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{}\n{END}{after}", text.trim_end()))
-}
-
 /// What this runs on, in a line.
 pub fn machine() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -139,15 +134,6 @@ pub fn machine() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_table_takes_the_place_of_the_last_one() {
-        let page = "a\n<!-- bench -->\nold\n<!-- end of bench -->\nb\n";
-        let new = replaced(page, "| new |\n").unwrap();
-        assert_eq!(new, "a\n<!-- bench -->\n| new |\n<!-- end of bench -->\nb\n");
-        assert_eq!(replaced(&new, "| new |"), Some(new.clone()), "again, and nothing changes");
-        assert_eq!(replaced("a\n<!-- bench -->\n", "x"), None);
-    }
 
     #[test]
     fn the_machine_is_described() {

@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Result},
     kubernetes::{Kubernetes, all_credentials, credentials, secrets},
     load::{IN_FLIGHT, each},
-    operator::{Launch, Operator, Programs},
+    operator::{Operator, Programs},
     requests::Requests,
 };
 
@@ -51,7 +51,8 @@ pub struct Counts {
 
 /// Everything goes when it is dropped.
 pub struct World<'a> {
-    pub plane: ControlPlane,
+    /// Held for as long as it is needed.
+    _plane: ControlPlane,
     pub admin: Kubernetes,
     /// With the rights that the chart gives the operator.
     pub account: Kubernetes,
@@ -61,7 +62,6 @@ pub struct World<'a> {
     arguments: Vec<String>,
     kubeconfig: PathBuf,
     token: PathBuf,
-    operators: std::cell::Cell<usize>,
     /// How many resources there are.
     pub count: usize,
 }
@@ -154,7 +154,7 @@ impl<'a> World<'a> {
         let token = plane.directory().join("token");
         fs::write(&token, toolzz_simulator::DEFAULT_TOKEN).map_err(Error::file(&token))?;
         Ok(World {
-            plane,
+            _plane: plane,
             admin,
             account,
             simulator,
@@ -163,7 +163,6 @@ impl<'a> World<'a> {
             arguments,
             kubeconfig,
             token,
-            operators: std::cell::Cell::new(0),
             count: 0,
         })
     }
@@ -183,17 +182,10 @@ impl<'a> World<'a> {
 
     /// Starts the operator as the chart's pod would, but for these flags.
     pub fn operator(&self, flags: Flags<'_>) -> Result<Operator> {
-        let number = self.operators.replace(self.operators.get() + 1);
         let token = self.token.display().to_string();
         let own = [("--http-addr", "127.0.0.1:0"), ("--api-token-file", token.as_str())];
-        let launch = Launch {
-            programs: self.programs,
-            arguments: with(&self.arguments, own.iter().chain(flags)),
-            kubeconfig: &self.kubeconfig,
-            namespace: HOME,
-            log: self.plane.directory().join(format!("operator-{number}.log")),
-        };
-        Operator::start(&launch, &self.http)
+        let arguments = with(&self.arguments, own.iter().chain(flags));
+        Operator::start(self.programs, &arguments, &self.kubeconfig, &self.http)
     }
 
     pub fn calls(&self) -> Calls {
@@ -250,16 +242,17 @@ impl<'a> World<'a> {
 /// Installs the definitions and the chart's objects; the arguments its pod would have.
 fn install(plane: &ControlPlane, url: &str) -> Result<Vec<String>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let kubectl = |arguments: &[&str]| output(plane.kubectl([&["--request-timeout=60s"], arguments].concat()));
     let crds = root.join("crds").display().to_string();
-    output(plane.kubectl(["apply", "--server-side", "-f", &crds]))?;
-    output(plane.kubectl(["wait", "--for=condition=Established", "--timeout=60s", "-f", &crds]))?;
+    kubectl(&["apply", "--server-side", "-f", &crds])?;
+    kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "-f", &crds])?;
     let chart = root.join("charts/toolzz-operator").display().to_string();
     let set = format!("apiUrl={url},token.value=none,crds.enabled=false");
     let rendered = output(plane.helm(["template", "op", &chart, "-n", HOME, "--skip-tests", "--set", &set]))?;
     let file = plane.directory().join("chart.yaml");
     fs::write(&file, rendered).map_err(Error::file(&file))?;
-    output(plane.kubectl(["apply", "--server-side", "-f", &file.display().to_string()]))?;
-    let deployment = output(plane.kubectl(["get", "deployment", "op-toolzz-operator", "-n", HOME, "-o", "json"]))?;
+    kubectl(&["apply", "--server-side", "-f", &file.display().to_string()])?;
+    let deployment = kubectl(&["get", "deployment", "op-toolzz-operator", "-n", HOME, "-o", "json"])?;
     let deployment: Value = serde_json::from_str(&deployment)?;
     let arguments = deployment.pointer("/spec/template/spec/containers/0/args").cloned().unwrap_or_default();
     Ok(serde_json::from_value(arguments)?)

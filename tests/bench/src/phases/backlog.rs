@@ -40,7 +40,7 @@ pub async fn backlog(
     operator: Operator,
     size: usize,
     ids: &HashMap<String, Uuid>,
-    ceiling: Option<Ceiling>,
+    ceiling: Ceiling,
 ) -> Result<Operator> {
     operator.end().await?;
     run.fill(world, size).await?;
@@ -67,8 +67,8 @@ pub async fn backlog(
     Ok(operator)
 }
 
-fn told(run: &mut Run<'_>, size: usize, how: &str, waited: &Waited, ceiling: Option<Ceiling>) {
-    let alone = ceiling.map(|ceiling| ceiling.alone.as_secs_f64());
+fn told(run: &mut Run<'_>, size: usize, how: &str, waited: &Waited, ceiling: Ceiling) {
+    let alone = ceiling.alone.as_secs_f64();
     let kinds = [
         ("a changed Secret until it is at Toolzz", &waited.changed, None),
         ("an edited resource until Ready", &waited.edited, Some(Target::AtMost(2.0))),

@@ -20,7 +20,7 @@ pub async fn cold(
     run: &mut Run<'_>,
     world: &World<'_>,
     size: usize,
-    ceiling: Option<Ceiling>,
+    ceiling: Ceiling,
 ) -> Result<(Operator, HashMap<String, Uuid>)> {
     run.say(format!("cold, {size} resources"));
     let before = world.counts().await?;
@@ -32,11 +32,12 @@ pub async fn cold(
     let asked = world.since(&before).await?;
     let ids = world.verify().await?;
     let rate = size as f64 / took;
-    let of = ceiling.map(|ceiling| ceiling.rate);
     let row = |what: &str| Row::new(size, what, rate, Unit::PerSecond);
-    run.row(row("cold convergence, --rate-limit=0, from exec").of(of, "the ceiling").target(Target::Ratio(0.9)));
-    let with_events = ceiling.map(|ceiling| ceiling.rate_with_events);
-    run.row(row("cold convergence, beside a loader that writes events").of(with_events, "the ceiling with events"));
+    run.row(
+        row("cold convergence, --rate-limit=0, from exec").of(ceiling.rate, "the ceiling").target(Target::Ratio(0.9)),
+    );
+    let with_events = row("cold convergence, beside a loader that writes events");
+    run.row(with_events.of(ceiling.rate_with_events, "the ceiling with events"));
     run.grows("cold convergence", size, took);
     asked_for_each(run, &asked, size);
     let memory = operator.memory()?;
@@ -52,14 +53,15 @@ fn asked_for_each(run: &mut Run<'_>, asked: &Counts, size: usize) {
     run.row(each("POSTs for each", calls.posts).target(Target::Exactly(1.0)));
     run.row(each("PUTs for each", calls.puts).target(Target::Exactly(1.0)));
     run.row(each("events for each", requests.events()));
-    run.row(each("Kubernetes requests for each, all told", requests.of_the_operator()));
-    run.row(each("calls of Toolzz for each, all told", calls.all));
+    let all = each("Kubernetes requests for each, all told", requests.of_the_operator());
+    run.row(all.of(Ceiling::REQUESTS, "the loader's"));
+    run.row(each("calls of Toolzz for each, all told", calls.all).of(Ceiling::CALLS, "the loader's"));
     let listings = Row::new(size, "listings, all told", calls.lists as f64, Unit::Requests);
-    run.row(listings.of(Some(LISTINGS as f64), "the unities and types"));
+    run.row(listings.of(LISTINGS as f64, "the unities and types"));
 }
 
 /// With every flag as the chart sets it: the limit of requests per second is what counts then.
-pub async fn shipped(run: &mut Run<'_>, size: usize, ceiling: Option<Ceiling>) -> Result<()> {
+pub async fn shipped(run: &mut Run<'_>, size: usize, ceiling: Ceiling) -> Result<()> {
     let mut world = run.world().await?;
     run.fill(&mut world, size).await?;
     run.say(format!("cold with the flags as shipped, {size} resources"));
@@ -70,6 +72,6 @@ pub async fn shipped(run: &mut Run<'_>, size: usize, ceiling: Option<Ceiling>) -
     operator.until_quiet(size, limit(size)).await?;
     world.verify().await?;
     let what = "cold convergence, flags as shipped (--rate-limit=50, two calls for each)";
-    run.row(Row::new(size, what, rate, Unit::PerSecond).of(ceiling.map(|ceiling| ceiling.rate), "the ceiling"));
+    run.row(Row::new(size, what, rate, Unit::PerSecond).of(ceiling.rate, "the ceiling"));
     operator.end().await
 }

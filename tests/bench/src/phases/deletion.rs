@@ -1,8 +1,9 @@
 //! Everything is deleted.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::{
+    ceiling::Ceiling,
     error::{Error, Result},
     figures::{Row, Unit},
     kubernetes::all_credentials,
@@ -12,8 +13,12 @@ use crate::{
     world::{Names, World},
 };
 
-pub async fn deletion(run: &mut Run<'_>, world: &World<'_>, operator: &mut Operator, size: usize) -> Result<()> {
+/// For one settle period after it has started, an operator waits for what the one before it may have sent.
+const SETTLED: Duration = Duration::from_secs(50);
+
+pub async fn deletion(run: &mut Run<'_>, world: &World<'_>, operator: &mut Operator, ceiling: Ceiling) -> Result<()> {
     let count = world.count;
+    tokio::time::sleep(SETTLED.saturating_sub(operator.began.elapsed())).await;
     run.say(format!("{count} resources are deleted"));
     let before = world.counts().await?;
     let admin = world.admin.clone();
@@ -35,10 +40,10 @@ pub async fn deletion(run: &mut Run<'_>, world: &World<'_>, operator: &mut Opera
     if left + active > 0 {
         return Err(Error::Wrong(format!("{left} resources and {active} active credentials are left")));
     }
-    run.row(Row::new(size, format!("deletion of all {count}"), count as f64 / took, Unit::PerSecond));
+    run.row(Row::new(count, "deletion of all", count as f64 / took, Unit::PerSecond).of(ceiling.rate, "the ceiling"));
     run.grows("deletion of all", count, took);
-    let each = |what: &str, many: u64| Row::new(size, what, many as f64 / count as f64, Unit::Requests);
-    run.row(each("deletion: writes to each resource", asked.requests.writes()));
-    run.row(each("deletion: PUTs for each", asked.calls.puts));
+    let each = |what: &str, many: u64| Row::new(count, what, many as f64 / count as f64, Unit::Requests);
+    run.row(each("deletion: writes to each resource", asked.requests.writes()).of(Ceiling::WRITES, "a create's"));
+    run.row(each("deletion: calls of Toolzz for each", asked.calls.all).of(Ceiling::CALLS, "a create's"));
     Ok(())
 }

@@ -112,7 +112,7 @@ async fn beside(run: &Run<'_>, trouble: Trouble, size: usize) -> Result<Vec<Dura
         let names = Names { namespace: OTHER.to_owned(), name: name.clone(), ..Names::of(number) };
         let begun = Instant::now();
         names.create(&world.admin).await?;
-        let there = world.simulator.until(|state| state.credentials().iter().rev().any(|one| one.final_name() == name));
+        let there = world.simulator.until(|state| state.max_simultaneously_active(&name) > 0);
         // What does not come in time is a figure, and no error.
         let _ = within("another tenant's create", PATIENCE, there).await;
         waited.push(begun.elapsed());

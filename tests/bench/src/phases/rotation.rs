@@ -19,7 +19,7 @@ pub async fn rotation(
     world: &World<'_>,
     operator: &mut Operator,
     size: usize,
-    ceiling: Option<Ceiling>,
+    ceiling: Ceiling,
 ) -> Result<()> {
     run.say("every Secret changes");
     let before = world.counts().await?;
@@ -40,11 +40,10 @@ pub async fn rotation(
     world.verify().await?;
     let row =
         Row::new(size, "rotation of all, the changes of the Secrets included", size as f64 / took, Unit::PerSecond);
-    run.row(row.of(ceiling.map(|ceiling| ceiling.rate), "the ceiling"));
+    run.row(row.of(ceiling.rate, "the ceiling"));
     run.grows("rotation of all", size, took);
     let each = |what: &str, count: u64| Row::new(size, what, count as f64 / size as f64, Unit::Requests);
-    run.row(each("rotation: writes to each resource", asked.requests.writes()));
-    run.row(each("rotation: POSTs for each", asked.calls.posts));
-    run.row(each("rotation: PUTs for each", asked.calls.puts));
+    run.row(each("rotation: writes to each resource", asked.requests.writes()).of(Ceiling::WRITES, "a create's"));
+    run.row(each("rotation: calls of Toolzz for each", asked.calls.all).of(Ceiling::CALLS, "a create's"));
     Ok(())
 }

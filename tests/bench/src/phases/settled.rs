@@ -40,7 +40,13 @@ pub async fn rest(run: &mut Run<'_>, operator: &Operator, size: usize) -> Result
     Ok(())
 }
 
-pub async fn restart(run: &mut Run<'_>, world: &World<'_>, operator: Operator, size: usize) -> Result<Operator> {
+pub async fn restart(
+    run: &mut Run<'_>,
+    world: &World<'_>,
+    operator: Operator,
+    size: usize,
+    ceiling: Ceiling,
+) -> Result<Operator> {
     run.say("restart");
     operator.end().await?;
     let before = world.counts().await?;
@@ -51,7 +57,8 @@ pub async fn restart(run: &mut Run<'_>, world: &World<'_>, operator: Operator, s
     let (requests, calls) = (&asked.requests, asked.calls);
     let row = Row::seconds(size, "restart: time to ready", ready);
     run.row(aimed(row, size, Target::AtMost(10.0)));
-    run.row(Row::seconds(size, "restart: until every resource was looked at", settled));
+    let row = Row::seconds(size, "restart: until every resource was looked at", settled);
+    run.row(row.of(ceiling.time(size), "the ceiling's time for as many creates"));
     let count = |what: &str, count: u64| Row::new(size, what, count as f64, Unit::Requests);
     run.row(count("restart: writes to resources", requests.writes()).target(Target::Exactly(0.0)));
     run.row(count("restart: events", requests.events()));
@@ -74,7 +81,7 @@ pub async fn change(
     operator: &mut Operator,
     size: usize,
     ids: &HashMap<String, Uuid>,
-    ceiling: Option<Ceiling>,
+    ceiling: Ceiling,
 ) -> Result<()> {
     let samples = SAMPLES.min(size);
     run.say(format!("one changed Secret, {samples} times"));
@@ -86,7 +93,7 @@ pub async fn change(
     for (what, percent) in [("p50", 50), ("p99", 99)] {
         let time = percentile(&took, percent).unwrap_or_default();
         let row = Row::seconds(size, format!("one changed Secret until it is at Toolzz, {what}"), time);
-        run.row(row.of(ceiling.map(|ceiling| ceiling.alone.as_secs_f64()), "a create from a bare loader"));
+        run.row(row.of(ceiling.alone.as_secs_f64(), "a create from a bare loader"));
     }
     operator.until_quiet(0, limit(size)).await?;
     Ok(())
@@ -113,7 +120,13 @@ pub async fn until_remote(
 
 /// Every credential is compared with Toolzz once. The interval is shorter than by default, so as not to wait for it;
 /// what a pass costs does not depend on it.
-pub async fn drift(run: &mut Run<'_>, world: &World<'_>, operator: Operator, size: usize) -> Result<Operator> {
+pub async fn drift(
+    run: &mut Run<'_>,
+    world: &World<'_>,
+    operator: Operator,
+    size: usize,
+    ceiling: Ceiling,
+) -> Result<Operator> {
     let interval = A_MINUTE.max(Duration::from_millis(2) * u32::try_from(size).unwrap_or(u32::MAX));
     run.say(format!("a drift pass, after {} s", interval.as_secs()));
     operator.end().await?;
@@ -138,7 +151,8 @@ pub async fn drift(run: &mut Run<'_>, world: &World<'_>, operator: Operator, siz
     run.row(count("drift pass: other calls of Toolzz", asked.calls.all - asked.calls.lists));
     run.row(count("drift pass: writes to resources", asked.requests.writes()).target(Target::Exactly(0.0)));
     run.row(count("drift pass: Secrets read", asked.requests.secrets_read()));
-    run.row(Row::seconds(size, "drift pass: a core's time", used));
+    let row = Row::seconds(size, "drift pass: a core's time", used);
+    run.row(row.of(ceiling.time(size), "the ceiling's time for as many creates"));
     run.row(Row::seconds(size, "drift pass: from the first listing to the last resource (spread on purpose)", took));
     run.grows("drift pass, a core's time", size, used.as_secs_f64());
     operator.end().await?;

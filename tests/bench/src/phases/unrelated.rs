@@ -60,7 +60,7 @@ pub async fn unrelated(
         ),
     ];
     for (what, with, without) in rows {
-        let row = Row::new(size, what, with, Unit::Megabytes).of(Some(without), "that without them");
+        let row = Row::new(size, what, with, Unit::Megabytes).of(without, "that without them");
         run.row(aimed(row, size, Target::AtMost(without * MOST)));
     }
     run.row(Row::seconds(size, format!("restart with {secrets} unrelated Secrets: time to ready"), ready));
