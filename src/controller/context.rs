@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -83,12 +84,11 @@ impl Context {
         });
     }
 
-    /// Takes note of an object of the watch, before it is reconciled.
-    pub fn seen(&self, object: &ToolzzCredential) {
-        let Some(uid) = object.meta().uid.as_deref() else { return };
-        if self.memories.seen(uid, self.clock.now(), object) {
-            self.metrics.queued(uid);
-        }
+    /// Takes note of an object of the watch, before it is reconciled. Whether it asks for a pass: it is new, or something
+    /// was changed that decides, by somebody else.
+    pub fn seen(&self, object: &ToolzzCredential) -> bool {
+        let Some(uid) = object.meta().uid.as_deref() else { return false };
+        let news = self.memories.seen(uid, self.clock.now(), object);
         let ready = object.status.as_ref().and_then(|status| condition(&status.conditions, "Ready"));
         if let Some(reason) = ready.and_then(|ready| Reason::from_name(&ready.reason)) {
             self.metrics.resource(uid, reason);
@@ -97,6 +97,7 @@ impl Context {
         self.config_maps.set(ObjectRef::from_obj(object), watched_config_maps(object));
         self.links.seen(object);
         self.claim(object, &self.recorded(object).0);
+        news
     }
 
     /// Stops watching on behalf of a resource whose name is free.
@@ -173,8 +174,11 @@ pub(super) struct Remembered {
     ledger: Option<String>,
     /// The connection could not be used when it was last asked for.
     pub unlinked: bool,
-    /// The newest generation the watch has shown.
-    seen_generation: Option<i64>,
+    /// What the watch has last shown of what decides whether there is something to do.
+    shown: Option<u64>,
+    /// The newest version that a pass was given by the API server, in answer to an own write or when it asked. It has gone
+    /// on from there, so the watch tells nothing new by showing that version, or one before.
+    pub had: u128,
     /// The newest version of the resource that the watch, or the answer to an own write, has shown.
     pub version: u128,
 }
@@ -191,22 +195,28 @@ pub(super) fn version(object: &ToolzzCredential) -> u128 {
     object.meta().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
+/// Tells apart what decides whether there is something to do: the status is none of it.
+fn deciding(object: &ToolzzCredential) -> u64 {
+    let meta = object.meta();
+    let mut hasher = DefaultHasher::new();
+    // The generation counts edits of the spec, and the deletion.
+    (&meta.generation, &meta.finalizers, &meta.annotations).hash(&mut hasher);
+    hasher.finish()
+}
+
 /// What the process remembers, by uid.
 #[derive(Default)]
 pub(super) struct Memories(Mutex<HashMap<String, Remembered>>);
 
 impl Memories {
-    /// Takes note of a version that the watch has shown, and begins to remember a resource that is new. Whether it is,
-    /// or has a generation that was not seen before.
+    /// Takes note of a version that the watch has shown, and begins to remember a resource that is new. Whether it is, or
+    /// differs in what decides from what was shown before, and no pass has had that version.
     fn seen(&self, uid: &str, now: crate::api::Tick, object: &ToolzzCredential) -> bool {
-        let generation = object.meta().generation;
         let mut memories = lock(&self.0);
-        let new = !memories.contains_key(uid);
         let remembered = memories.entry(uid.to_owned()).or_insert_with(|| Remembered::since(now));
         remembered.version = remembered.version.max(version(object));
-        let edited = remembered.seen_generation != generation;
-        remembered.seen_generation = generation;
-        new || edited
+        let shown = remembered.shown.replace(deciding(object));
+        shown != remembered.shown && version(object) > remembered.had
     }
 
     /// Changes what is remembered of a resource, and returns the change's result. Of one that is gone nothing is kept:

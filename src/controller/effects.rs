@@ -1,6 +1,6 @@
 //! The effects on the remote side: one call for each step, and what is learnt from it.
 
-use super::{links::Link, pass::Pass};
+use super::{links::Link, pass::Pass, queue::Lane};
 use crate::{
     api::{ListingKey, Reason, Row, Tick, marker_tag},
     plan::{Answered, Desired, Material, Post, Put, Rejection, Step, View},
@@ -172,9 +172,13 @@ impl Pass<'_> {
                 self.trouble(why.reason(), why.to_string(), Some(now + self.ctx.settings.resync_interval));
             }
             (NotDone::Paused { until, .. } | NotDone::Throttled { until, .. }, _) => {
-                // Spread over a second, so that not everybody comes back at once.
-                let later = std::time::Duration::from_millis(rand::random_range(0..1000));
-                self.trouble(why.reason(), why.to_string(), Some(*until + later));
+                // Not everybody at once: who was held up by a pause for the first time comes within a second, the others
+                // after one another.
+                let again = match &self.link {
+                    Some(link) if self.lane != Lane::News => link.connection.turn_after(*until),
+                    _ => *until + std::time::Duration::from_millis(rand::random_range(0..1000)),
+                };
+                self.trouble(why.reason(), why.to_string(), Some(again));
             }
             _ => self.trouble(why.reason(), why.to_string(), None),
         }

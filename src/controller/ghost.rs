@@ -13,6 +13,7 @@ use kube::Resource;
 use super::{
     context::{Context, lock},
     pass::Pass,
+    queue::Lane,
     writes::AFTER_THE_DEADLINE,
 };
 use crate::{
@@ -65,7 +66,7 @@ struct Ghost<'a> {
 impl<'a> Ghost<'a> {
     fn new(ctx: &'a Context, last: ToolzzCredential) -> Self {
         let uid = last.meta().uid.clone().unwrap_or_default();
-        Self { pass: Pass::new(ctx, uid, Arc::new(last)), laid: false, at_work: None }
+        Self { pass: Pass::new(ctx, uid, Arc::new(last), Lane::News), laid: false, at_work: None }
     }
 
     async fn lay(mut self) {

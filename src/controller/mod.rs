@@ -1,7 +1,8 @@
 //! The shell: watches, the loop, one effect per step.
 //!
-//! [`run`] starts one controller for each scope (a namespace, or all of them). A reconcile observes, asks
-//! [`crate::plan::next`], does that one step and goes round again until there is nothing to do.
+//! [`run`] starts the watches and a queue for each scope (a namespace, or all of them). Whose turn it is says
+//! [`queue`](self::queue); [`work`](self::work) has the passes done. A pass observes, asks [`crate::plan::next`], does that
+//! one step and goes round again until there is nothing to do.
 
 mod claims;
 mod context;
@@ -10,26 +11,24 @@ mod events;
 mod ghost;
 mod links;
 mod pass;
+mod queue;
 mod target;
 mod watches;
 mod wish;
+mod work;
 mod writes;
 
-use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt, future, stream};
 use kube::{
     Client, Resource,
-    runtime::{
-        Controller, Predicate, PredicateConfig, WatchStreamExt, controller, predicates, reflector,
-        reflector::ObjectRef, watcher,
-    },
+    runtime::{WatchStreamExt, reflector, reflector::ObjectRef, watcher},
 };
 use thiserror::Error;
-use tracing::Instrument;
 
 use crate::{
-    api::{Class, Reason, ToolzzCredential},
+    api::ToolzzCredential,
     plan::Settings,
     remote::{Clock, Connection, Tenure},
     runtime::{Metrics, Readiness, Shutdown},
@@ -39,9 +38,12 @@ use claims::Claims;
 use context::{Context, Memories};
 use links::Links;
 pub use links::{Counting, Terms};
+use queue::Lane;
 
 /// How many objects a list call asks for at once.
 const PAGE: u32 = 500;
+/// Where `kubectl apply` keeps the whole manifest once more. Nothing is decided by it.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// What the controller is started with.
 pub struct Start {
@@ -169,12 +171,16 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ta
     let (context, known) = (Arc::clone(ctx), reader.clone());
     let credentials = watcher(api, watcher::Config::default().page_size(PAGE))
         .default_backoff()
-        .modify(|object| object.metadata.managed_fields = None)
+        .modify(|object| {
+            object.metadata.managed_fields = None;
+            if let Some(annotations) = &mut object.metadata.annotations {
+                annotations.remove(LAST_APPLIED);
+            }
+        })
         .inspect(move |event| match event {
             Ok(watcher::Event::Init) => listed.clear(),
             Ok(watcher::Event::InitApply(object)) => {
                 listed.insert(object.meta().uid.clone().unwrap_or_default(), ObjectRef::from_obj(object));
-                context.seen(object);
             }
             Ok(watcher::Event::InitDone) => {
                 // What was deleted while nobody watched is not announced singly: the store still has it.
@@ -188,20 +194,36 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ta
                 }
                 listed = HashMap::new();
                 context.caches.listed(&cache);
-                tell_listed.send_replace(true);
             }
-            Ok(watcher::Event::Apply(object)) => context.seen(object),
             Ok(watcher::Event::Delete(object)) => ghost::gone(&context, object, true),
+            Ok(watcher::Event::Apply(_)) => {}
             Err(error) => context.caches.credentials_failed(error),
         })
-        .reflect(writer)
-        .touched_objects()
-        .predicate_filter(
-            predicates::generation.combine(predicates::finalizers).combine(predicates::annotations),
-            PredicateConfig::default(),
-        );
+        .reflect(writer);
+    let context = Arc::clone(ctx);
+    // Those of a list are in the store when it is complete: nobody's pass begins before.
+    let mut found: Vec<work::Call> = Vec::new();
+    let mut lane = Lane::Found;
+    let credentials = credentials.flat_map(move |event| {
+        let news = |object: &ToolzzCredential| context.seen(object).then(|| ObjectRef::from_obj(object));
+        let calls: Vec<work::Call> = match event {
+            Ok(watcher::Event::Apply(object)) => news(&object).map(|object| (object, Lane::News)).into_iter().collect(),
+            Ok(watcher::Event::InitApply(object)) => {
+                found.extend(news(&object).map(|object| (object, lane)));
+                Vec::new()
+            }
+            Ok(watcher::Event::InitDone) => {
+                tell_listed.send_replace(true);
+                // What a later list shows first came or was changed since.
+                lane = Lane::News;
+                std::mem::take(&mut found)
+            }
+            Ok(watcher::Event::Init | watcher::Event::Delete(_)) | Err(_) => Vec::new(),
+        };
+        stream::iter(calls)
+    });
 
-    let links = ctx.links.woken(scope.clone());
+    let links = ctx.links.woken(scope.clone()).map(|user| (user, Lane::Found));
     let parts = ctx.reach.parts(scope.as_deref()).into_iter();
     let secrets =
         stream::select_all(parts.map(|part| watches::secrets(Arc::clone(ctx), part, all_listed.clone()).boxed()));
@@ -210,62 +232,6 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ta
     } else {
         stream::pending().right_stream()
     };
-    // The controller holds everything until its store is filled, also its end: asked for before, it would never come.
-    let (asked, filled) = (ctx.shutdown.clone(), all_listed.clone());
-    let ended_before_it_began = async move {
-        asked.requested().await;
-        if *filled.borrow() {
-            future::pending::<()>().await;
-        }
-    };
-    let shutdown = ctx.shutdown.clone();
-    let work = Controller::for_stream(credentials, reader)
-        .with_config(controller::Config::default().concurrency(concurrency))
-        .reconcile_on(secrets)
-        .reconcile_on(config_maps)
-        .reconcile_on(links)
-        .graceful_shutdown_on(shutdown.requested())
-        .run(
-            |object, ctx: Arc<Context>| {
-                let span = tracing::info_span!(
-                    "reconcile",
-                    namespace = object.meta().namespace,
-                    credential = object.meta().name,
-                    generation = object.meta().generation
-                );
-                async move {
-                    let _running = ctx.metrics.reconcile_started();
-                    ctx.metrics.dequeued(object.meta().uid.as_deref().unwrap_or_default());
-                    let begun = std::time::Instant::now();
-                    let action = pass::reconcile(&ctx, Arc::clone(&object)).await;
-                    ctx.metrics.reconciled(outcome(&ctx, &object), begun.elapsed());
-                    Ok::<_, Infallible>(action)
-                }
-                .instrument(span)
-            },
-            |_, error, _| match *error {},
-            Arc::clone(ctx),
-        )
-        .for_each(|result| async move {
-            if let Err(error) = result {
-                watches::log(&error);
-            }
-        });
-    tokio::select! {
-        () = work => {}
-        () = ended_before_it_began => {}
-    }
-}
-
-/// How a reconcile ended, for the metrics.
-fn outcome(ctx: &Context, object: &ToolzzCredential) -> &'static str {
-    let uid = object.meta().uid.as_deref().unwrap_or_default();
-    let trouble = ctx
-        .memories
-        .update(uid, ctx.clock.now(), |remembered| remembered.plan.trouble.as_ref().map(|trouble| trouble.reason));
-    match trouble.map(Reason::class) {
-        None | Some(Class::Good | Class::Paused) => "settled",
-        Some(Class::Waiting) => "retry",
-        Some(Class::Stalled) => "stalled",
-    }
+    let calls = stream::select_all([credentials.boxed(), secrets.boxed(), config_maps.boxed(), links.boxed()]);
+    work::work(ctx, calls, reader, all_listed, concurrency.into()).await;
 }

@@ -3,11 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use kube::{Resource, runtime::controller::Action};
+use kube::Resource;
 
 use super::{
     context::{Context, Remembered, annotation, secret_names, version},
     links::Link,
+    queue::Lane,
 };
 use crate::{
     api::{FINALIZER, ListingFacts, Reason, SecretVersion, TargetKind, TargetStatus, Tick, ToolzzCredential},
@@ -36,17 +37,17 @@ pub(super) struct Pass<'a> {
     pub values: Option<secrets::Material>,
     /// The pass is over whatever the plan says: the resource is gone, or the process is ending.
     pub over: bool,
+    /// Why there is a pass.
+    pub lane: Lane,
 }
 
-/// Reconciles a resource until there is nothing to do; says when to come again.
-pub(super) async fn reconcile(ctx: &Context, cached: Arc<ToolzzCredential>) -> Action {
-    let Some(uid) = cached.meta().uid.clone() else {
-        return Action::await_change();
-    };
+/// Reconciles a resource until there is nothing to do; says after how long to come again, if nothing changes before.
+pub(super) async fn reconcile(ctx: &Context, cached: Arc<ToolzzCredential>, lane: Lane) -> Option<Duration> {
+    let uid = cached.meta().uid.clone()?;
     ctx.caches.filled().await;
     let at_work = ctx.memories.update(&uid, ctx.clock.now(), |remembered| Arc::clone(&remembered.at_work));
     let _at_work = at_work.lock().await;
-    let mut pass = Pass::new(ctx, uid, cached);
+    let mut pass = Pass::new(ctx, uid, cached, lane);
     // Who acts on an object that is older than his own last write to it undoes what was recorded.
     if pass.remember(|remembered| remembered.version) > version(&pass.object) {
         pass.fetch().await;
@@ -59,11 +60,12 @@ pub(super) async fn reconcile(ctx: &Context, cached: Arc<ToolzzCredential>) -> A
         // What is gone meanwhile is nobody's any more, or in other hands: see `ghost`.
         let ending = ctx.shutdown.is_requested();
         if !ctx.memories.know(&pass.uid) || ending && !pass.owes_a_word() {
-            return Action::await_change();
+            return None;
         }
         if pass.over {
+            // Nothing may come that wakes it. If it is gone, there is no pass then.
             let retry_at = pass.remember(|remembered| remembered.plan.trouble.as_ref()?.retry_at);
-            return retry_at.map_or_else(Action::await_change, |at| Action::requeue(at - ctx.clock.now()));
+            return Some(retry_at.map_or(FIRST_BACKOFF, |at| at - ctx.clock.now()));
         }
         let (desired, view) = pass.observe().await;
         let now = ctx.clock.now();
@@ -74,11 +76,10 @@ pub(super) async fn reconcile(ctx: &Context, cached: Arc<ToolzzCredential>) -> A
                         remembered.failures = 0;
                     }
                 });
-                return wake
-                    .map_or_else(Action::await_change, |wake| Action::requeue(spread(wake - now, &ctx.settings)));
+                return wake.map(|wake| spread(wake - now, &ctx.settings));
             }
             step if ending && !matches!(step, Step::Look { .. } | Step::Record(_) | Step::Publish(_)) => {
-                return Action::await_change();
+                return None;
             }
             // Another operator may have recorded something else meanwhile: no write to Toolzz rests on what was read so
             // long ago that it could come after what that other waited for.
@@ -87,7 +88,7 @@ pub(super) async fn reconcile(ctx: &Context, cached: Arc<ToolzzCredential>) -> A
         }
     }
     tracing::error!("no end after {most} steps; trying again later");
-    Action::requeue(LONGEST_BACKOFF)
+    Some(LONGEST_BACKOFF)
 }
 
 /// Periodic work is spread over a tenth of its interval, so that it does not come all at once.
@@ -96,7 +97,7 @@ fn spread(wait: Duration, settings: &plan::Settings) -> Duration {
 }
 
 impl<'a> Pass<'a> {
-    pub fn new(ctx: &'a Context, uid: String, object: Arc<ToolzzCredential>) -> Self {
+    pub fn new(ctx: &'a Context, uid: String, object: Arc<ToolzzCredential>, lane: Lane) -> Self {
         Self {
             ctx,
             uid,
@@ -106,6 +107,7 @@ impl<'a> Pass<'a> {
             material: Material::Unread,
             values: None,
             over: false,
+            lane,
         }
     }
 }

@@ -17,12 +17,16 @@ use k8s_openapi::{
 use kube::{
     Api, Client, Resource,
     core::PartialObjectMeta,
-    runtime::{WatchStreamExt, controller, reflector::ObjectRef, watcher},
+    runtime::{WatchStreamExt, watcher},
 };
 
-use super::context::{Context, lock};
+use super::{
+    context::{Context, lock},
+    queue::Lane,
+    work::Call,
+};
 use crate::{
-    api::{TARGET_LABEL, ToolzzCredential},
+    api::TARGET_LABEL,
     kubernetes::{brief, timed},
     runtime::Readiness,
     secrets::{Part, Reach, SecretIndex},
@@ -47,7 +51,7 @@ pub(super) fn secrets(
     ctx: Arc<Context>,
     part: Part,
     listed: watch::Receiver<bool>,
-) -> impl Stream<Item = ObjectRef<ToolzzCredential>> + Send + 'static {
+) -> impl Stream<Item = Call> + Send + 'static {
     let caches = Arc::clone(&ctx.caches);
     let secrets: Api<PartialObjectMeta<Secret>> = api(&ctx.client, part.namespace.as_deref());
     let links = Arc::clone(&ctx.links);
@@ -69,7 +73,7 @@ pub(super) fn config_maps(
     ctx: Arc<Context>,
     scope: Option<String>,
     listed: watch::Receiver<bool>,
-) -> impl Stream<Item = ObjectRef<ToolzzCredential>> + Send + 'static {
+) -> impl Stream<Item = Call> + Send + 'static {
     let config_maps: Api<PartialObjectMeta<ConfigMap>> = api(&ctx.client, scope.as_deref());
     let labelled = watcher::Config::default().labels(TARGET_LABEL);
     referred(config_maps, labelled, listed, Part::of(scope), move || Arc::clone(&ctx), |ctx| &ctx.config_maps, || ())
@@ -83,7 +87,7 @@ fn referred<K>(
     ctx: impl Fn() -> Arc<Context> + Send + 'static,
     index: fn(&Context) -> &SecretIndex,
     done: impl Fn() + Send + 'static,
-) -> impl Stream<Item = ObjectRef<ToolzzCredential>> + Send + 'static
+) -> impl Stream<Item = Call> + Send + 'static
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + Send + 'static,
 {
@@ -104,6 +108,11 @@ where
             ctx.links.secret_changed(&object.metadata);
         }
         let index = index(&ctx);
+        // What is listed is no news: as a rule, nobody did anything to it.
+        let lane = match &event {
+            Ok(watcher::Event::Apply(_) | watcher::Event::Delete(_)) => Lane::News,
+            _ => Lane::Found,
+        };
         let wake = match event {
             Ok(watcher::Event::Init) => {
                 index.relist_started(&part);
@@ -121,7 +130,7 @@ where
                 Vec::new()
             }
         };
-        stream::iter(wake)
+        stream::iter(wake.into_iter().map(move |object| (object, lane)))
     })
 }
 
@@ -220,16 +229,6 @@ impl Caches {
             caches.probing.store(false, Ordering::Relaxed);
             caches.readiness.set("api-server", true);
         });
-    }
-}
-
-/// What the controller itself could not do.
-pub(super) fn log(error: &controller::Error<std::convert::Infallible, watcher::Error>) {
-    match error {
-        // The ordinary end of a resource: it went while it was queued.
-        controller::Error::ObjectNotFound(_) => {}
-        controller::Error::QueueError(error) => tracing::warn!(error = %watch_error(error), "a watch failed"),
-        _ => tracing::error!("a reconcile did not end; please report this as a bug"),
     }
 }
 

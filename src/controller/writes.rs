@@ -65,7 +65,11 @@ impl Pass<'_> {
             }
             if let Some(happening) = &publication.event {
                 tracing::info!(reason = %happening.reason, note = happening.note, "status changed");
-                self.ctx.events.tell(&*self.object, happening);
+                // That a new resource became what it was made for is said by its status, for as long as it is so. A
+                // thousand of them are a thousand writes less.
+                if happening.reason != Reason::Created {
+                    self.ctx.events.tell(&*self.object, happening);
+                }
             }
         }
     }
@@ -177,7 +181,10 @@ impl Pass<'_> {
     fn have(&mut self, mut object: ToolzzCredential) {
         object.metadata.managed_fields = None;
         let shown = version(&object);
-        self.remember(|remembered| remembered.version = remembered.version.max(shown));
+        self.remember(|remembered| {
+            remembered.version = remembered.version.max(shown);
+            remembered.had = remembered.had.max(shown);
+        });
         self.object = Arc::new(object);
         self.read_at = self.ctx.clock.now();
     }

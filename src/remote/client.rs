@@ -18,7 +18,7 @@ use super::{
     Clock, Config, ConfigError, Tenure, TokenSource,
     catalogue::{Catalogue, Kept},
     connect::ConnectFailure,
-    gate::{Gate, State, retry_after},
+    gate::{Counted, Gate, State, retry_after},
     host_and_port,
     outcome::{Failure, Lost, NotDone, Outcome, Refusal, Unknown, Unreadable},
     probe::Prober,
@@ -167,6 +167,27 @@ impl Connection {
         self.0.gate.subscribe()
     }
 
+    /// Whether it is of use to begin one more pass over it now.
+    pub fn has_room(&self) -> bool {
+        self.0.gate.has_room()
+    }
+
+    /// Does this as a pass over the connection, which takes room.
+    pub async fn pass<T>(&self, work: impl Future<Output = T>) -> T {
+        let _pass = self.0.gate.pass();
+        work.await
+    }
+
+    /// Somebody waits for an answer to another's call: as good as one of his own under way.
+    pub(super) fn waiting(&self) -> Counted<'_> {
+        self.0.gate.under_way()
+    }
+
+    /// When to come back after the pause that ends then.
+    pub fn turn_after(&self, until: Tick) -> Tick {
+        self.0.gate.turn_after(until)
+    }
+
     /// Why it takes no calls until somebody changes the token, if so.
     pub fn refusal(&self) -> Option<Refusal> {
         match &*self.state().borrow() {
@@ -278,7 +299,7 @@ impl Connection {
         read: impl FnOnce(&[u8]) -> Result<T, Unreadable>,
     ) -> Result<T, Failure> {
         let request = request?;
-        self.0.gate.enter(operation).await.map_err(Failure::NotDone)?;
+        let _under_way = self.0.gate.enter(operation).await.map_err(Failure::NotDone)?;
         let token = match self.0.token.current() {
             Ok(token) => token,
             Err(error) => {

@@ -1,7 +1,10 @@
 //! What every call passes: the token bucket, the pauses the API asks for, and a refused connection.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -25,6 +28,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// Where a 429 does not say how long: from the first to the second of these, doubling.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// Where there is no token bucket: how many that waited for the end of a pause come back in a second.
+const BACK_IN_A_SECOND: u32 = 50;
+
 /// Whether a connection takes calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
@@ -47,6 +53,11 @@ pub enum State {
 pub(super) struct Gate {
     clock: Clock,
     bucket: Option<DefaultDirectRateLimiter>,
+    /// What the bucket lets through in a second.
+    limit: Option<u32>,
+    /// The passes under way that use this connection, and the calls that passed the gate and have no answer yet.
+    passes: AtomicUsize,
+    calls: AtomicUsize,
     /// Whoever waits for the bucket: in order, and with one timer.
     queue: tokio::sync::Mutex<()>,
     inner: Mutex<Inner>,
@@ -59,6 +70,8 @@ struct Inner {
     refusal: Option<Refusal>,
     /// 429s in a row that did not say how long.
     strikes: u32,
+    /// How many were told when to come back after the pause that ends then.
+    told: (Tick, u32),
 }
 
 #[derive(Clone, Copy)]
@@ -74,6 +87,9 @@ impl Gate {
         Self {
             clock,
             bucket,
+            limit: config.rate_limit.map(std::num::NonZeroU32::get),
+            passes: AtomicUsize::default(),
+            calls: AtomicUsize::default(),
             queue: tokio::sync::Mutex::default(),
             inner: Mutex::default(),
             state: watch::Sender::new(State::Open),
@@ -84,8 +100,32 @@ impl Gate {
         self.state.subscribe()
     }
 
-    /// Waits for the token bucket; then the call may be sent.
-    pub(super) async fn enter(&self, operation: Operation) -> Result<(), NotDone> {
+    /// A pass begins that uses the connection; it is over when the guard goes.
+    pub(super) fn pass(&self) -> Counted<'_> {
+        Counted::new(&self.passes)
+    }
+
+    /// Whether one more pass has something to gain. Those that have no call under way wait for the bucket, or will: more
+    /// of them than get through in a quarter of a second would only keep whoever is more urgent waiting longer.
+    pub(super) fn has_room(&self) -> bool {
+        let Some(limit) = self.limit else { return true };
+        let waiting = self.passes.load(Relaxed).saturating_sub(self.calls.load(Relaxed));
+        waiting < usize::try_from(limit / 4).unwrap_or(usize::MAX).max(2)
+    }
+
+    /// When to come back after the pause that ends then: one after another, as fast as the bucket lets them through, so
+    /// that the API is not met by everybody at once.
+    pub(super) fn turn_after(&self, until: Tick) -> Tick {
+        let mut inner = self.lock();
+        if inner.told.0 != until {
+            inner.told = (until, 0);
+        }
+        inner.told.1 += 1;
+        until + Duration::from_secs(1) * inner.told.1 / self.limit.unwrap_or(BACK_IN_A_SECOND)
+    }
+
+    /// Waits for the token bucket; then the call may be sent, and is under way until the guard goes.
+    pub(super) async fn enter(&self, operation: Operation) -> Result<Counted<'_>, NotDone> {
         self.check(operation)?;
         if let Some(bucket) = &self.bucket {
             let _turn = self.queue.lock().await;
@@ -95,7 +135,11 @@ impl Gate {
                 tokio::time::sleep(wait.max(Duration::from_millis(1))).await;
             }
         }
-        self.check(operation)
+        self.check(operation).map(|()| self.under_way())
+    }
+
+    pub(super) fn under_way(&self) -> Counted<'_> {
+        Counted::new(&self.calls)
     }
 
     fn check(&self, operation: Operation) -> Result<(), NotDone> {
@@ -205,6 +249,22 @@ impl Gate {
     }
 }
 
+/// One of those that are counted.
+pub(super) struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
 /// What a `Retry-After` says: seconds or an HTTP date. `None` where it cannot be read or lies in the past.
 /// Source: RFC 9110, 10.2.3.
 pub(super) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
@@ -287,6 +347,36 @@ mod tests {
         gate.admit();
         assert_eq!(*state.borrow(), State::Open);
         assert!(gate.check(Operation::List).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn there_is_room_for_as_many_as_get_through_soon_beside_those_whose_calls_are_under_way() {
+        let mut config = Config::new("http://127.0.0.1");
+        config.rate_limit = std::num::NonZeroU32::new(12);
+        let gate = Gate::new(Clock::start(), &config);
+        let mut passes = vec![gate.pass(), gate.pass()];
+        assert!(gate.has_room());
+        passes.push(gate.pass());
+        assert!(!gate.has_room());
+        let call = gate.enter(Operation::List).await;
+        assert!(call.is_ok() && gate.has_room());
+        drop(call);
+        assert!(!gate.has_room());
+        passes.pop();
+        assert!(gate.has_room());
+        let unlimited = self::gate();
+        let passes: Vec<_> = (0..100).map(|_| unlimited.pass()).collect();
+        assert!(unlimited.has_room() && passes.len() == 100);
+    }
+
+    #[test]
+    fn after_a_pause_they_come_one_after_another() {
+        let mut config = Config::new("http://127.0.0.1");
+        config.rate_limit = std::num::NonZeroU32::new(4);
+        let gate = Gate::new(Clock::start(), &config);
+        let turns: Vec<u64> = (0..5).map(|_| gate.turn_after(Tick(1000)).0).collect();
+        assert_eq!(turns, [1250, 1500, 1750, 2000, 2250]);
+        assert_eq!(gate.turn_after(Tick(9000)), Tick(9250), "another pause begins anew");
     }
 
     #[tokio::test(start_paused = true)]

@@ -125,7 +125,10 @@ impl Inventory {
         }
         let asked = clock.now();
         clock.until_after(began_after).await;
+        // Who waits for another's call is none of those that wait for the token bucket.
+        let waiting = connection.waiting();
         let mut flight = shelf.flight.lock().await;
+        drop(waiting);
         if served() {
             return Outcome::Done(());
         }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, PoisonError, Weak, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -62,10 +62,16 @@ struct State {
     /// The reason each resource is counted under, by uid.
     reasons: HashMap<String, Reason>,
     strays: HashMap<String, usize>,
-    /// Since when each resource waits for its reconcile, by uid.
-    queue: HashMap<String, Instant>,
+    /// What waits, as long as it is there.
+    queues: Vec<Weak<dyn Due>>,
     /// When each listing was last read, and its rows.
     listings: HashMap<String, (Instant, usize)>,
+}
+
+/// Something in which passes wait.
+pub trait Due: Send + Sync {
+    /// How many have not begun that are no routine, and for how long the first of them has waited.
+    fn due(&self) -> (usize, Duration);
 }
 
 fn seconds() -> Histogram {
@@ -178,14 +184,10 @@ impl Metrics {
         self.state().listings.insert(listing.to_owned(), (Instant::now(), rows));
     }
 
-    /// A resource came or was edited: it waits for its reconcile.
-    pub fn queued(&self, uid: &str) {
-        self.state().queue.entry(uid.to_owned()).or_insert_with(Instant::now);
-    }
-
-    /// Its reconcile has begun.
-    pub fn dequeued(&self, uid: &str) {
-        self.state().queue.remove(uid);
+    /// From now on it is told what waits in there.
+    pub fn watch(&self, queue: &Arc<impl Due + 'static>) {
+        let queue = Arc::downgrade(queue);
+        self.state().queues.push(queue);
     }
 
     /// The reason of a resource's Ready condition.
@@ -200,7 +202,6 @@ impl Metrics {
     /// A resource is gone.
     pub fn gone(&self, uid: &str) {
         let mut state = self.state();
-        state.queue.remove(uid);
         self.count(state.reasons.remove(uid), -1);
     }
 
@@ -257,13 +258,15 @@ impl Metrics {
     /// Everything, as text.
     pub fn text(&self) -> String {
         {
-            let state = self.state();
+            let mut state = self.state();
+            state.queues.retain(|queue| queue.strong_count() > 0);
             let age = state.listings.values().map(|(read, _)| read.elapsed()).max().unwrap_or_default();
             self.listing_age.set(age.as_secs_f64());
             let rows: usize = state.listings.values().map(|(_, rows)| rows).sum();
-            let waiting = state.queue.values().map(Instant::elapsed).max().unwrap_or_default();
-            self.queue_age.set(waiting.as_secs_f64());
-            self.queue_length.set(i64::try_from(state.queue.len()).unwrap_or(i64::MAX));
+            let due = state.queues.iter().filter_map(Weak::upgrade).map(|queue| queue.due());
+            let (length, age) = due.fold((0, Duration::ZERO), |all, one| (all.0 + one.0, all.1.max(one.1)));
+            self.queue_age.set(age.as_secs_f64());
+            self.queue_length.set(i64::try_from(length).unwrap_or(i64::MAX));
             self.listing_rows.set(i64::try_from(rows).unwrap_or(i64::MAX));
         }
         let mut text = String::new();
@@ -306,23 +309,28 @@ mod tests {
 
     #[test]
     fn the_queue_has_a_length_and_an_age() {
-        let metrics = Metrics::default();
-        for uid in ["a", "b", "a", "c"] {
-            metrics.queued(uid);
+        struct Queue(usize, u64);
+        impl Due for Queue {
+            fn due(&self) -> (usize, Duration) {
+                (self.0, Duration::from_secs(self.1))
+            }
         }
-        metrics.dequeued("a");
-        metrics.gone("c");
-        let text = metrics.text();
-        assert!(
-            text.contains("toolzz_operator_queue_length 1\n") && !text.contains("queue_age_seconds 0.0\n"),
-            "{text}"
-        );
-        metrics.dequeued("b");
-        let text = metrics.text();
-        assert!(
-            text.contains("toolzz_operator_queue_length 0\n") && text.contains("queue_age_seconds 0.0\n"),
-            "{text}"
-        );
+        let metrics = Metrics::default();
+        let says = |length: usize, age: u64| {
+            let text = metrics.text();
+            let lines = [
+                format!("toolzz_operator_queue_length {length}\n"),
+                format!("toolzz_operator_queue_age_seconds {age}.0\n"),
+            ];
+            assert!(lines.iter().all(|line| text.contains(line)), "{text}");
+        };
+        says(0, 0);
+        let (one, two) = (Arc::new(Queue(2, 3)), Arc::new(Queue(1, 7)));
+        metrics.watch(&one);
+        metrics.watch(&two);
+        says(3, 7);
+        drop(two);
+        says(2, 3);
     }
 
     #[test]

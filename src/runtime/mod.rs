@@ -11,7 +11,7 @@ mod traces;
 pub use direct::direct_client;
 pub use health::{Readiness, serve};
 pub use lease::{Election, Lost, Terms, Timing, TimingError};
-pub use metrics::Metrics;
+pub use metrics::{Due, Metrics};
 pub use shutdown::Shutdown;
 pub use telemetry::{LogFormat, PANIC, start as start_telemetry};
 pub use traces::{Error as TracesError, Traces};

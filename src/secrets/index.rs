@@ -44,6 +44,10 @@ impl SecretIndex {
             return;
         }
         state.detach(&resource);
+        // Most resources have no ConfigMap.
+        if names.is_empty() {
+            return;
+        }
         let namespace = resource.namespace.clone().unwrap_or_default();
         for name in &names {
             let entry = state.secrets.entry((namespace.clone(), name.clone())).or_default();

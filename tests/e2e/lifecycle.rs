@@ -34,7 +34,10 @@ async fn a_credential_is_created_with_one_post_one_put_and_two_writes() {
     let own: Vec<_> = written.filter(|field| field.manager.as_deref() == Some("toolzz-operator")).collect();
     assert_eq!(own.len(), 2, "metadata and status");
     assert!(own.iter().all(|field| !serde_json::to_string(&field.fields_v1).unwrap().contains("f:spec")));
-    lab.until_event("Created").await;
+    // And no third for an event: what is told after it is written, and it was not.
+    lab.edit("openai", json!({"name": "renamed"})).await;
+    lab.until_event("Updated").await;
+    assert!(!lab.events().await.iter().any(|event| event.reason.as_deref() == Some("Created")));
     lab.assert_no_leak().await;
 }
 

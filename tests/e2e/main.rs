@@ -13,6 +13,7 @@ mod crashpoints;
 mod docs;
 mod elections;
 mod failures;
+mod fairness;
 mod health;
 mod install;
 mod kubernetes_faults;

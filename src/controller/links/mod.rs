@@ -257,6 +257,21 @@ impl Links {
         }
     }
 
+    /// The connection that a resource asked for when it was last seen.
+    pub fn used_by(&self, user: &User) -> Option<ConnectionKey> {
+        lock(&self.state).by_user.get(user).cloned()
+    }
+
+    /// Whether it is of use to begin one more pass over a connection now. Over one that cannot be used, a pass only tells so.
+    pub fn have_room(&self, key: &ConnectionKey) -> bool {
+        let state = lock(&self.state);
+        let link = match state.entries.get(key) {
+            Some(entry) => entry.link.as_ref().ok(),
+            None => self.default.as_ref().filter(|_| *key == ConnectionKey::default_of_cluster()),
+        };
+        link.is_none_or(|link| link.connection.has_room())
+    }
+
     /// A resource is gone.
     pub fn gone(&self, object: &ToolzzCredential) {
         lock(&self.state).part(&ObjectRef::from_obj(object));

@@ -1,0 +1,95 @@
+//! Whose turn it is: a tenant in trouble holds nobody up, and what a user does goes before what was there already.
+
+use toolzz_simulator::{Fault, Operation, Point, Times};
+
+use super::{
+    chart::start_as_chart,
+    connections::{reference, service},
+    support::*,
+};
+
+/// More than there are workers, by far.
+const CROWD: usize = 200;
+
+/// An operator with four workers that sees all namespaces.
+async fn four_workers() -> Lab {
+    let mut lab = Lab::on(plane_of_ones_own().await, "four").await;
+    let values = "concurrency=4,rateLimit=0,requestTimeout=25s,settlePeriod=30s,allowedHosts={127.0.0.1}";
+    start_as_chart(&mut lab, values).await;
+    lab
+}
+
+#[tokio::test]
+async fn a_tenant_whose_toolzz_does_not_answer_holds_nobody_up() {
+    let mut lab = four_workers().await;
+    let (red, blue) =
+        (lab.plane.unique_namespace("red").await.unwrap(), lab.plane.unique_namespace("blue").await.unwrap());
+    let theirs = service("red");
+    let gate = theirs.hold(Operation::List, Point::BeforeCommit);
+    red.clone_into(&mut lab.namespace);
+    lab.connect("own", &theirs.url(), "red").await;
+    for number in 0..CROWD {
+        lab.credential_with(&format!("red-{number}"), reference("ToolzzConnection", "own")).await;
+    }
+    held(&gate).await;
+    // All that one tenant gets.
+    lab.operator.as_ref().unwrap().until_metric("toolzz_operator_reconciles_running 3").await;
+    blue.clone_into(&mut lab.namespace);
+    lab.credential("blue").await;
+    lab.until_ready("blue").await;
+    assert_eq!(
+        (theirs.counts(Operation::List).received, theirs.posts()),
+        (1, 0),
+        "red still waits for its first answer"
+    );
+    gate.release();
+}
+
+#[tokio::test]
+async fn a_tenant_who_is_throttled_holds_nobody_up() {
+    let mut lab = four_workers().await;
+    let (red, blue) =
+        (lab.plane.unique_namespace("red").await.unwrap(), lab.plane.unique_namespace("blue").await.unwrap());
+    let theirs = service("red");
+    let pause = Fault::retry_after_seconds(429, 1);
+    theirs.fault(Operation::List, Times::Always, pause.clone());
+    red.clone_into(&mut lab.namespace);
+    lab.connect("own", &theirs.url(), "red").await;
+    for number in 0..CROWD {
+        lab.credential_with(&format!("red-{number}"), reference("ToolzzConnection", "own")).await;
+    }
+    lab.until_reason("red-0", "RateLimited").await;
+    blue.clone_into(&mut lab.namespace);
+    lab.credential("blue").await;
+    lab.until_ready("blue").await;
+    assert_eq!(theirs.posts(), 0);
+    // Of those that come back after a pause, few ask: the first is told to wait, and the others do not ask then.
+    let (asked, paused) = (theirs.counts(Operation::List).received, CROWD as u64);
+    assert!(asked < paused, "{asked} calls");
+    theirs.clear_faults();
+    red.clone_into(&mut lab.namespace);
+    lab.until_ready(&format!("red-{}", CROWD - 1)).await;
+    lab.until_ready("red-0").await;
+}
+
+#[tokio::test]
+async fn what_a_user_does_goes_before_what_was_there_already() {
+    let mut lab = Lab::empty("lane").await;
+    for number in 0..40 {
+        lab.credential(&format!("old-{number}")).await;
+    }
+    let gate = lab.simulator.hold_next(1, Operation::Create, Point::BeforeCommit);
+    lab.flags.push("--concurrency=1".to_owned());
+    lab.flags.retain(|flag| !flag.starts_with("--request-timeout") && !flag.starts_with("--settle-period"));
+    lab.start_operator();
+    held(&gate).await;
+    let operator = lab.operator.as_ref().unwrap();
+    // The others, and once more the one at work: its Secret was listed after it began.
+    operator.until_metric("toolzz_operator_queue_length 40").await;
+    lab.credential("new").await;
+    operator.until_metric("toolzz_operator_queue_length 41").await;
+    gate.release();
+    lab.until_ready("new").await;
+    let place = lab.simulator.read(|state| state.credentials().iter().position(|one| one.final_name() == "new"));
+    assert_eq!(place, Some(1), "the next one after that which was being made");
+}
