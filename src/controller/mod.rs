@@ -32,7 +32,7 @@ use crate::{
     api::{Class, Reason, ToolzzCredential},
     plan::Settings,
     remote::{Clock, Connection, Tenure},
-    runtime::{Metrics, Readiness, Shutdown},
+    runtime::{Metrics, Readiness, Share, Shutdown},
     secrets::{InstallationKey, Reach, SecretIndex},
 };
 use claims::Claims;
@@ -57,6 +57,8 @@ pub struct Start {
     pub namespaces: Vec<String>,
     /// The Secrets it was given.
     pub reach: Reach,
+    /// Which of their resources to work on. Of the others is known what they hold.
+    pub share: Share,
     /// How many resources are worked on at a time.
     pub concurrency: u16,
     /// What virtual keys may be written to.
@@ -100,6 +102,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
         clock,
         namespaces,
         reach,
+        share,
         concurrency,
         targets,
         settings,
@@ -119,6 +122,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
         client: client.clone(),
         reach: reach.clone(),
         clock,
+        share,
         resync_interval: settings.resync_interval,
         claims: Arc::clone(&claims),
         metrics: Arc::clone(&metrics),
@@ -130,6 +134,8 @@ pub async fn run(start: Start) -> Result<(), Error> {
         links,
         client,
         reach,
+        share,
+        others: std::sync::Mutex::default(),
         key,
         secrets: SecretIndex::default(),
         config_maps: SecretIndex::default(),
@@ -154,6 +160,8 @@ pub async fn run(start: Start) -> Result<(), Error> {
 
     ghost::finish(&ctx).await;
     ctx.links.stop();
+    // The process may go on with other shards.
+    ctx.memories.known().iter().for_each(|uid| ctx.metrics.gone(uid));
     // The last events are still on their way; they end with the last sender.
     drop(ctx);
     let _ = tokio::time::timeout(Duration::from_secs(2), events_written).await;
@@ -169,7 +177,8 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ta
     let (context, known) = (Arc::clone(ctx), reader.clone());
     let credentials = watcher(api, watcher::Config::default().page_size(PAGE))
         .default_backoff()
-        .modify(|object| object.metadata.managed_fields = None)
+        .modify(|object| object.metadata.managed_fields = None);
+    let credentials = watches::own(Arc::clone(ctx), credentials)
         .inspect(move |event| match event {
             Ok(watcher::Event::Init) => listed.clear(),
             Ok(watcher::Event::InitApply(object)) => {
@@ -201,7 +210,7 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ta
             PredicateConfig::default(),
         );
 
-    let links = ctx.links.woken(scope.clone());
+    let links = watches::own_users(Arc::clone(ctx), ctx.links.woken(scope.clone()));
     let parts = ctx.reach.parts(scope.as_deref()).into_iter();
     let secrets =
         stream::select_all(parts.map(|part| watches::secrets(Arc::clone(ctx), part, all_listed.clone()).boxed()));

@@ -23,6 +23,7 @@ fn links() -> Arc<Links> {
         client,
         reach: Default::default(),
         clock: Clock::start(),
+        share: crate::runtime::Share::WHOLE,
         resync_interval: std::time::Duration::from_secs(600),
         claims: Arc::default(),
         metrics,
