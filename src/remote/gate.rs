@@ -71,7 +71,10 @@ struct Pause {
 impl Gate {
     pub(super) fn new(clock: Clock, config: &Config) -> Self {
         // Rounded up: none for one would be none at all.
-        let share = |limit: std::num::NonZeroU32| limit.div_ceil(config.shares.into());
+        let share = |limit: std::num::NonZeroU32| {
+            let share = limit.get().div_ceil(config.shares.get().into());
+            std::num::NonZeroU32::new(share).unwrap_or(limit)
+        };
         let bucket = config.rate_limit.map(|limit| RateLimiter::direct(Quota::per_second(share(limit))));
         Self {
             clock,
