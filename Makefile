@@ -17,7 +17,7 @@ MDBOOK := $(CACHE)/mdbook-$(MDBOOK_VERSION)/bin/mdbook
 CYCLONEDX_VERSION := 0.5.9
 CYCLONEDX := $(CACHE)/cargo-cyclonedx-$(CYCLONEDX_VERSION)/bin/cargo-cyclonedx
 
-.PHONY: help demo test sequences schedules crashpoints takeovers model kubernetes-faults remote-faults fuzz proof bugs tools check generate generated deny chart-lint book release
+.PHONY: help demo test sequences schedules crashpoints takeovers model kubernetes-faults remote-faults fuzz proof bugs tools check generate generated deny advisories chart-lint book release
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -89,12 +89,16 @@ generated: ## are the generated files up to date?
 deny: $(CARGO_DENY) ## licences, sources and bans of the dependencies
 	$(CARGO_DENY) --workspace check bans licenses sources
 
+advisories: $(CARGO_DENY) ## known holes of the dependencies; needs the advisory database
+	$(CARGO_DENY) --workspace check advisories
+
 book: $(MDBOOK) ## the documentation as a book, in target/book
 	@said="$$($(MDBOOK) build 2>&1)" || { echo "$$said"; exit 1; }; echo "$$said"; ! grep -qwE 'WARN|ERROR' <<< "$$said"
 
 release: $(CYCLONEDX) ## dist/: the binary, built twice to the same bytes, its SBOM, the chart, checksums; TAG=v1.2.3 must be the version
 	$(CARGO) run --quiet -p test-controlplane -- build helm
-	@PATH="$(dir $(CYCLONEDX)):$$PATH" HELM="$$($(TOOL) helm)" CARGO="$(CARGO)" TAG="$(TAG)" hack/release.sh
+	@# TAG comes by the environment: a name of a tag is no text for a shell.
+	@PATH="$(dir $(CYCLONEDX)):$$PATH" HELM="$$($(TOOL) helm)" CARGO="$(CARGO)" hack/release.sh
 
 $(CARGO_DENY): INSTALL := cargo-deny --version $(CARGO_DENY_VERSION)
 $(MDBOOK): INSTALL := mdbook --version $(MDBOOK_VERSION) --no-default-features --features search

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Makes dist/ of the commit that is checked out: the binary, its SBOM, the chart, and checksums. Started by `make release`.
 #
-# The binary is built twice, from two copies of the commit in two places, and must come out the same to the byte. What can
-# differ between two builds is taken away: the time, and the places of sources, crates and output. What must be the same is pinned: rust-toolchain.toml, Cargo.lock. The linker and the C compiler (for ring)
-# are the machine's.
+# The binary is built twice, from two copies of the commit in two places and with the crates in two places, and must come out
+# the same to the byte. So must the SBOM and the chart. What can differ between two builds is taken away: the time, the file
+# modes, and the places of sources, crates, toolchain and output. What must be the same is pinned: rust-toolchain.toml,
+# Cargo.lock. The linker and the C compiler (for ring) are the machine's.
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -11,53 +12,78 @@ helm=${HELM:?set by make}
 cargo=${CARGO:-cargo}
 die() { echo "$*" >&2; exit 1; }
 
-[ -z "$(git status --porcelain)" ] || die "there are changes that are not committed: a release is of a commit"
+umask 022
+changes=$(git status --porcelain)
+[ -z "$changes" ] || die "there are changes that are not committed: a release is of a commit"
 version=$(sed -n '/^\[workspace.package\]/,/^$/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+[ -n "$version" ] || die "Cargo.toml has no version"
 [ -z "${TAG:-}" ] || [ "$TAG" = "v$version" ] || die "the tag is $TAG, the version in Cargo.toml $version"
-grep -qx "appVersion: \"$version\"" charts/toolzz-operator/Chart.yaml || die "the chart's appVersion is not $version"
+grep -qxF "appVersion: \"$version\"" charts/toolzz-operator/Chart.yaml || die "the chart's appVersion is not $version"
 
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 export SOURCE_DATE_EPOCH LC_ALL=C TZ=UTC CARGO_INCREMENTAL=0
-crates=${CARGO_HOME:-$HOME/.cargo}
-work=$(mktemp -d)
+# What would change the output or its place, if the machine has it set.
+unset RUSTFLAGS CARGO_BUILD_RUSTFLAGS CARGO_BUILD_TARGET RUSTC_WRAPPER RUSTC_WORKSPACE_WRAPPER CARGO_BUILD_RUSTC_WRAPPER
+# rust-toolchain.toml says which compiler, unless rustup is told otherwise or there is none.
+unset RUSTUP_TOOLCHAIN
+pinned=$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
+compiler=$(rustc --version)
+[[ $compiler == "rustc $pinned "* ]] || die "this is $compiler, and rust-toolchain.toml says $pinned"
+crates=$(realpath "${CARGO_HOME:-$HOME/.cargo}")
+toolchain=$(rustc --print sysroot)
+host=$(rustc -vV | sed -n 's/^host: //p')
+[ -n "$host" ] || die "rustc does not say what it builds for"
+work=$(realpath "$(mktemp -d)")
 trap 'rm -rf "$work"' EXIT
 
-# Builds the commit in a folder of this name; says where the binary is.
+# Builds all of the commit in a folder of this name, into its folder `dist`.
 build() {
-    local sources=$work/$1/sources output=$work/$1/output
-    mkdir -p "$sources" "$output"
-    git archive HEAD | tar -x -C "$sources"
-    # A character between the flags that no path has. Cargo names nothing after flags that only remap.
-    local flags=(--remap-path-prefix="$crates=/crates" --remap-path-prefix="$sources=/sources" --remap-path-prefix="$output=/output")
+    local sources=$work/$1/sources output=$work/$1/output home=$work/$1/crates dist=$work/$1/dist
+    mkdir -p "$sources" "$output" "$home" "$dist"
+    git archive HEAD | tar -x --no-same-permissions -C "$sources"
+    # The same crates and settings, in another place.
+    local part
+    for part in registry git config.toml config credentials.toml; do
+        [ ! -e "$crates/$part" ] || ln -s "$crates/$part" "$home/$part"
+    done
+    # A character between the flags that no path has. Cargo names nothing after flags that only remap. Of several that fit
+    # the last counts.
+    local flags=(--remap-path-prefix="$toolchain=/toolchain" --remap-path-prefix="$crates=/crates" --remap-path-prefix="$home=/crates"
+        --remap-path-prefix="$sources=/sources" --remap-path-prefix="$output=/output")
     (
         cd "$sources"
         CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f'; echo "${flags[*]}")
-        export CARGO_ENCODED_RUSTFLAGS CARGO_TARGET_DIR=$output
-        export CFLAGS="-ffile-prefix-map=$crates=/crates -ffile-prefix-map=$output=/output"
-        "$cargo" build --release --locked --package toolzz-operator --bin toolzz-operator >&2
-    )
-    echo "$output/release/toolzz-operator"
+        export CARGO_ENCODED_RUSTFLAGS CARGO_TARGET_DIR=$output CARGO_HOME=$home
+        export CFLAGS="-ffile-prefix-map=$crates=/crates -ffile-prefix-map=$home=/crates -ffile-prefix-map=$output=/output"
+        "$cargo" build --release --locked --package toolzz-operator --bin toolzz-operator
+        install -m 755 "$output/release/toolzz-operator" "$dist/toolzz-operator-$version-$host"
+
+        # Next to the manifest; with SOURCE_DATE_EPOCH it has the commit's time and no serial number. The ids of the
+        # workspace's own crates are their places.
+        "$cargo" cyclonedx --quiet --format json --spec-version 1.5 --target "$host" --override-filename sbom
+        sed "s#$sources#/sources#g" sbom.json > "$dist/toolzz-operator-$version-$host.cdx.json"
+
+        "$helm" package --destination "$dist" charts/toolzz-operator
+    ) >&2
 }
 
-one=$(build one)
-other=$(build another/deeper/place)
-cmp "$one" "$other" || die "two builds of one commit differ"
-for place in "$work" "$crates"; do
-    ! grep -qaF "$place" "$one" || die "the binary names $place"
+build one
+build another/deeper/place
+one=$work/one/dist
+diff -rq "$one" "$work/another/deeper/place/dist" || die "two builds of one commit differ"
+grep -q '"bomFormat": "CycloneDX"' "$one"/*.cdx.json || die "no SBOM"
+for place in "$work" "$crates" "$toolchain"; do
+    for file in "$one"/*; do
+        # 1: looked at, and not there.
+        status=0
+        grep -qaF -- "$place" "$file" || status=$?
+        [ "$status" = 1 ] || die "$(basename "$file") names $place, or cannot be read"
+    done
 done
 
 rm -rf dist
 mkdir dist
-host=$(rustc -vV | sed -n 's/^host: //p')
-install -m 755 "$one" "dist/toolzz-operator-$version-$host"
-
-# Next to the manifest; with SOURCE_DATE_EPOCH it has the commit's time and no serial number.
-(cd "$work/one/sources" && "$cargo" cyclonedx --quiet --format json --spec-version 1.5 --target "$host" --override-filename sbom)
-sbom=$work/one/sources/sbom.json
-grep -q '"bomFormat": "CycloneDX"' "$sbom" || die "no SBOM"
-cp "$sbom" "dist/toolzz-operator-$version-$host.cdx.json"
-
-"$helm" package --destination dist "$work/one/sources/charts/toolzz-operator"
-
-(cd dist && sha256sum -- * > "$work/SHA256SUMS" && mv "$work/SHA256SUMS" .)
+cp "$one"/* dist
+(cd dist && sha256sum -- * > "$work/SHA256SUMS")
+install -m 644 "$work/SHA256SUMS" dist
 cat dist/SHA256SUMS

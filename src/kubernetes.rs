@@ -1,11 +1,12 @@
 //! What every room that calls the Kubernetes API shares.
 
-use std::{io, time::Duration};
+use std::{error::Error as _, io, time::Duration};
 
 use axum::http::{Method, Request};
 use kube::{
     Client,
     client::{Body, ClientBuilder},
+    config::{InferConfigError, KubeconfigError},
 };
 use thiserror::Error;
 use tower::filter::FilterLayer;
@@ -37,6 +38,47 @@ pub(crate) fn client(mut config: kube::Config, tenure: Tenure, clock: Clock) -> 
     // A pooled connection was silent before, too.
     config.reset_reader_on_write = true;
     Ok(ClientBuilder::try_from(config)?.with_layer(&FilterLayer::new(only_while_leading)).build())
+}
+
+/// Why there is no access to Kubernetes. The libraries' own words quote what they read: lines of a kubeconfig with its
+/// token, the output of a login program, a proxy's URL with its password.
+#[derive(Debug, Error)]
+pub(crate) enum NoAccess {
+    #[error("no access to Kubernetes: {0}. Set KUBECONFIG, or run in a cluster")]
+    Config(String),
+    #[error("the Kubernetes client: {0}")]
+    Client(&'static str),
+}
+
+impl From<InferConfigError> for NoAccess {
+    fn from(error: InferConfigError) -> Self {
+        let kubeconfig = error.source().and_then(|source| source.downcast_ref()).map(config_told).unwrap_or_default();
+        // Asked again: the library tells why only beside what it quotes.
+        let in_cluster = kube::Config::incluster().err().map(|error| error.to_string()).unwrap_or_default();
+        Self::Config(format!("by the cluster: {in_cluster}; by a kubeconfig: {kubeconfig}"))
+    }
+}
+
+fn config_told(error: &KubeconfigError) -> String {
+    match error {
+        KubeconfigError::Parse(wrong) => {
+            let place = wrong.location().map(|place| format!(", line {}", place.line())).unwrap_or_default();
+            format!("the kubeconfig cannot be read{place}")
+        }
+        other => other.to_string(),
+    }
+}
+
+impl From<kube::Error> for NoAccess {
+    fn from(error: kube::Error) -> Self {
+        Self::Client(match error {
+            kube::Error::ProxyProtocolDisabled { .. } | kube::Error::ProxyProtocolUnsupported { .. } => {
+                "HTTPS_PROXY or the kubeconfig names a proxy, and the operator uses none"
+            }
+            kube::Error::Auth(_) => "the user that the kubeconfig names cannot be used",
+            _ => "the certificates or keys of the kubeconfig or the cluster cannot be used",
+        })
+    }
 }
 
 /// The call, with a time limit.
@@ -77,6 +119,38 @@ mod tests {
 
     use super::*;
     use crate::api::Tick;
+
+    #[tokio::test]
+    async fn why_there_is_no_access_quotes_nothing() {
+        const SECRET: &str = "cut7f3aCanary";
+        let user = |user: &str| {
+            format!(
+                "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters:\n- {{name: c, cluster: {{server: \"https://127.0.0.1:1\"}}}}\n\
+                 contexts:\n- {{name: c, context: {{cluster: c, user: u}}}}\nusers:\n- name: u\n  user:\n{user}\n"
+            )
+        };
+        // What the library says of it, which quotes.
+        let wrong = user(&format!("    token: {SECRET}\n    as-groups: {SECRET}"));
+        let error = kube::config::Kubeconfig::from_yaml(&wrong).unwrap_err();
+        assert!(error.to_string().contains(SECRET), "{error}");
+        let told = config_told(&error);
+        assert!(!told.contains(SECRET) && told.contains("line 1"), "{told}");
+
+        let mut proxied = kube::Config::new("https://127.0.0.1:1".parse().unwrap());
+        proxied.proxy_url = Some(format!("http://anna:{SECRET}@proxy.example:1").parse().unwrap());
+        let script = format!(
+            "    exec: {{apiVersion: client.authentication.k8s.io/v1, command: sh, args: [\"-c\", \"echo {SECRET}; exit 1\"]}}"
+        );
+        let kubeconfig = kube::config::Kubeconfig::from_yaml(&user(&script)).unwrap();
+        let by_program = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
+        for (config, says) in [(proxied, "proxy"), (by_program, "user")] {
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let Err(error) = client(config, Tenure::unlimited(), Clock::start()) else { panic!("{says}") };
+            assert!(error.to_string().contains(SECRET), "{error}");
+            let told = NoAccess::from(error);
+            assert!(!format!("{told} {told:?}").contains(SECRET) && told.to_string().contains(says), "{told}");
+        }
+    }
 
     #[tokio::test]
     async fn writes_are_sent_only_while_this_process_leads() {

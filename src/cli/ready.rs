@@ -39,7 +39,12 @@ struct NotReady {
 
 pub(super) fn ready(arguments: &ReadyArgs) -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()?;
+    let mut client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    if arguments.url.scheme() == "http" {
+        // No TLS at all then: works also where the system has no root certificates.
+        client = client.tls_certs_only([]);
+    }
+    let client = client.build()?;
     Ok(runtime.block_on(until_ready(&client, arguments))?)
 }
 
@@ -75,4 +80,48 @@ async fn ask(client: &reqwest::Client, url: &reqwest::Url) -> Result<(), String>
     said.truncate(SHOWN);
     let said: String = String::from_utf8_lossy(&said).lines().collect::<Vec<_>>().join(", ");
     Err(format!("answers {}: {said}", answer.status().as_u16()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::{Router, http::StatusCode};
+
+    use super::*;
+
+    /// Answers 503 so many times, then 200.
+    async fn operator(busy: usize) -> reqwest::Url {
+        let asked = std::sync::Arc::new(AtomicUsize::new(0));
+        let answer = move || {
+            let ready = asked.fetch_add(1, Ordering::Relaxed) >= busy;
+            async move {
+                if ready {
+                    (StatusCode::OK, "ok")
+                } else {
+                    (StatusCode::SERVICE_UNAVAILABLE, "[-]crd not yet\n[+]x ok\n")
+                }
+            }
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/readyz", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(axum::serve(listener, Router::new().fallback(answer)).into_future());
+        url
+    }
+
+    async fn asked(url: reqwest::Url) -> Result<(), String> {
+        let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+        let arguments = ReadyArgs { url, timeout: Duration::from_millis(1500) };
+        until_ready(&client, &arguments).await.map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn asks_until_the_operator_is_ready_and_says_otherwise_why_not() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        assert_eq!(asked(operator(1).await).await, Ok(()));
+        let told = asked(operator(usize::MAX).await).await.unwrap_err();
+        assert!(told.ends_with("answers 503: [-]crd not yet, [+]x ok"), "{told}");
+        let told = asked("http://127.0.0.1:1/readyz".parse().unwrap()).await.unwrap_err();
+        assert!(told.ends_with("cannot be reached"), "{told}");
+    }
 }

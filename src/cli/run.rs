@@ -15,6 +15,7 @@ use thiserror::Error;
 use super::shards::{self, Seat};
 use crate::{
     controller,
+    kubernetes::NoAccess,
     plan::Settings,
     remote::{Clock, Config, Connection, Tenure, TokenSource},
     runtime::{self, Election, LogFormat, Metrics, Readiness, Share, Shutdown, Standing},
@@ -141,10 +142,8 @@ pub(super) enum Error {
     LogLevel(#[from] tracing_subscriber::filter::ParseError),
     #[error("--api-url: {0}")]
     ApiUrl(#[from] crate::remote::ConfigError),
-    #[error("no access to Kubernetes: {0}. Set KUBECONFIG, or run in a cluster")]
-    Kubernetes(#[from] kube::config::InferConfigError),
-    #[error("the Kubernetes client: {0}")]
-    Client(#[from] kube::Error),
+    #[error("{0}")]
+    Kubernetes(#[from] NoAccess),
     #[error("--http-addr {addr}: {source}")]
     Http { addr: SocketAddr, source: std::io::Error },
     #[error("{0}")]
@@ -212,7 +211,7 @@ async fn operate(arguments: RunArgs, traces: Option<&runtime::Traces>) -> Result
         ..Config::new(arguments.api_url)
     };
     config.checked_url()?;
-    let kubernetes = kube::Config::infer().await?;
+    let kubernetes = kube::Config::infer().await.map_err(NoAccess::from)?;
     let operator_namespace = arguments
         .operator_namespace
         .filter(|name| !name.is_empty())
@@ -234,7 +233,7 @@ async fn operate(arguments: RunArgs, traces: Option<&runtime::Traces>) -> Result
         });
         Ok::<_, Error>(Seat {
             share,
-            client: crate::kubernetes::client(kubernetes.clone(), tenure.clone(), clock)?,
+            client: crate::kubernetes::client(kubernetes.clone(), tenure.clone(), clock).map_err(NoAccess::from)?,
             connection: connection.transpose()?,
             readiness: if sharded { Arc::new(Readiness::new(&CHECKS)) } else { Arc::clone(&readiness) },
             tenure,
@@ -245,7 +244,7 @@ async fn operate(arguments: RunArgs, traces: Option<&runtime::Traces>) -> Result
     let identity = identity();
     let terms = |name: String, identity: &str, timing: runtime::Timing| {
         // A client of its own: who does not lead must be able to write the Lease.
-        let client = kube::Client::try_from(kubernetes.clone())?;
+        let client = kube::Client::try_from(kubernetes.clone()).map_err(NoAccess::from)?;
         let (namespace, identity) = (operator_namespace.clone(), identity.to_owned());
         Ok::<_, Error>(runtime::Terms { client, namespace, name, identity, timing })
     };
@@ -361,4 +360,26 @@ fn identity() -> String {
 fn named(list: &[String]) -> Vec<String> {
     let names: BTreeSet<&str> = list.iter().map(|name| name.trim()).collect();
     names.into_iter().filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_given_in_one_way_and_by_whole_names() {
+        let given = |namespaces: &[&str], secrets: &[&str]| {
+            let [namespaces, secrets] =
+                [namespaces, secrets].map(|list| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+            reach(&namespaces, &secrets)
+        };
+        assert_eq!(given(&[], &[]).unwrap(), Reach::Scope);
+        assert_eq!(given(&["ai"], &[]).unwrap(), Reach::Namespaces(["ai".to_owned()].into()));
+        let names = Reach::Names([("ai".to_owned(), ["a".to_owned(), "b".to_owned()].into())].into());
+        assert_eq!(given(&[], &["ai/a", "ai/b"]).unwrap(), names);
+        assert!(matches!(given(&["ai"], &["ai/a"]), Err(Error::TwoReaches)));
+        for wrong in ["ai", "/a", "ai/", "ai/a/b"] {
+            assert!(matches!(given(&[], &[wrong]), Err(Error::SecretName(name)) if name == wrong), "{wrong}");
+        }
+    }
 }

@@ -16,9 +16,9 @@ use thiserror::Error;
 use crate::{
     api::{
         ClusterToolzzConnection, ConnectionKey, DeletionPolicy, FINALIZER, LEDGER_ANNOTATION, ToolzzConnection,
-        ToolzzCredential,
+        ToolzzCredential, condition,
     },
-    kubernetes::{answered, brief, timed},
+    kubernetes::{NoAccess, answered, brief, timed},
 };
 
 /// What is said without `--check`.
@@ -68,10 +68,8 @@ pub(super) struct UninstallArgs {
 
 #[derive(Debug, Error)]
 enum Error {
-    #[error("no access to Kubernetes: {0}. Set KUBECONFIG, or run in a cluster")]
-    Kubernetes(#[from] kube::config::InferConfigError),
-    #[error("the Kubernetes client: {0}")]
-    Client(#[source] kube::Error),
+    #[error("{0}")]
+    Kubernetes(#[from] NoAccess),
     #[error("{what} cannot be read: {why}")]
     Read { what: &'static str, why: String },
     #[error("standard output: {0}")]
@@ -150,6 +148,11 @@ fn credential(object: &ToolzzCredential, served: bool) -> Line {
     if superseded > 0 {
         state += &format!(", {superseded} superseded");
     }
+    // Where Toolzz cannot be reached nothing is switched off.
+    let ready = status.and_then(|status| condition(&status.conditions, "Ready"));
+    if let Some(ready) = ready.filter(|ready| ready.status != "True") {
+        state += &format!(", not ready: {}", ready.reason);
+    }
     let deletion = match (meta.deletion_timestamp.is_some(), object.spec.deletion_policy.unwrap_or_default()) {
         (true, _) if held && served => "waits for the operator: stuck if that goes first".to_owned(),
         (true, _) if held => "waits for an operator, and none was seen: stuck".to_owned(),
@@ -218,7 +221,7 @@ fn table(lines: &[Line]) -> String {
 }
 
 async fn look(namespaces: &BTreeSet<String>) -> Result<Found, Error> {
-    let client = Client::try_from(kube::Config::infer().await?).map_err(Error::Client)?;
+    let client = Client::try_from(kube::Config::infer().await.map_err(NoAccess::from)?).map_err(NoAccess::from)?;
     let all = ListParams::default();
     let own: Vec<ToolzzConnection> = list(&client, namespaces, &all).await.map_err(cannot("the ToolzzConnections"))?;
     let shared: Api<ClusterToolzzConnection> = Api::all(client.clone());
@@ -368,6 +371,11 @@ mod tests {
         }
         let retiring = json!({"id": "two", "active": true, "retiring": [{"id": "one"}]});
         assert_eq!(credential(&object(held(), none(), retiring), true).state, "active, id two, 1 superseded");
+        let refused = json!({"id": "one", "active": true, "conditions": [{
+            "type": "Ready", "status": "False", "reason": "Unauthorized", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }]});
+        assert_eq!(credential(&object(held(), none(), refused), true).state, "active, id one, not ready: Unauthorized");
         let ledger = json!({"annotations": {LEDGER_ANNOTATION: "{}"}});
         assert!(credential(&object(ledger, none(), none()), true).problem);
     }
@@ -419,6 +427,17 @@ mod tests {
         found.operators.push(("Deployment/toolzz/op".to_owned(), "an operator, 1 ready".to_owned()));
         let (_, text) = report(&found, &BTreeSet::new());
         assert!(text.contains("Deployment/toolzz/op") && !text.contains("No operator at work"), "{text}");
+    }
+
+    #[test]
+    fn the_page_explains_what_is_said() {
+        let said = include_str!("uninstall.rs").split("#[cfg(test)]").next().unwrap();
+        let rows = include_str!("../../docs/uninstall.md").lines().filter_map(|line| line.strip_prefix("| `"));
+        let quoted: Vec<&str> = rows.flat_map(|row| row.split(" | ").next().unwrap().split('`').step_by(2)).collect();
+        assert!(quoted.len() > 8, "{quoted:?}");
+        for text in quoted.into_iter().filter(|text| !text.is_empty()) {
+            assert!(said.contains(text), "nobody says {text:?}");
+        }
     }
 
     #[test]

@@ -166,7 +166,7 @@ fn conditions(view: &View, reason: Reason, message: &str) -> Conditions {
     let stood = condition(&view.status.conditions, "Ready").is_some_and(|ready| ready.status == "True");
     let ready = Some(class == Class::Good || class == Class::Paused && stood);
     let secrets = match &view.material {
-        Material::Unusable { reason, message } => (Some(false), reason.to_string(), message.clone()),
+        Material::Unusable { reason, message } => (Some(false), reason.to_string(), cut(message)),
         Material::Read { .. } | Material::Unchanged => {
             (Some(true), "Resolved".to_owned(), "every Secret and key is there".to_owned())
         }

@@ -39,6 +39,13 @@ impl Addresses {
             Self::PublicAndPrivate => kind(address) != Kind::Other,
         }
     }
+
+    /// Those of a name's addresses that may be used: a name may lead to good ones and bad ones at once.
+    fn of(self, mut found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Refused> {
+        let any = !found.is_empty();
+        found.retain(|address| self.permit(address.ip()));
+        if any && found.is_empty() { Err(Refused) } else { Ok(found) }
+    }
 }
 
 fn kind(address: IpAddr) -> Kind {
@@ -104,12 +111,8 @@ impl Resolve for Checked {
         let addresses = self.0;
         Box::pin(async move {
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let any = !found.is_empty();
-            let permitted: Vec<_> = found.into_iter().filter(|address| addresses.permit(address.ip())).collect();
-            if any && permitted.is_empty() {
-                return Err(Box::new(Refused) as Box<dyn StdError + Send + Sync>);
-            }
-            Ok(Box::new(permitted.into_iter()) as Addrs)
+            let permitted = addresses.of(found)?;
+            Ok::<Addrs, Box<dyn StdError + Send + Sync>>(Box::new(permitted.into_iter()))
         })
     }
 }
@@ -117,6 +120,19 @@ impl Resolve for Checked {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_name_that_leads_to_several_only_what_may_be_used_is_tried() {
+        let all = |list: &[&str]| -> Vec<SocketAddr> {
+            list.iter().map(|address| SocketAddr::new(address.parse().unwrap(), 0)).collect()
+        };
+        let mixed = ["127.0.0.1", "1.1.1.1", "169.254.169.254", "::ffff:10.0.0.1", "2606:4700::1111"];
+        assert_eq!(Addresses::Public.of(all(&mixed)), Ok(all(&["1.1.1.1", "2606:4700::1111"])));
+        let private = ["127.0.0.1", "1.1.1.1", "::ffff:10.0.0.1", "2606:4700::1111"];
+        assert_eq!(Addresses::PublicAndPrivate.of(all(&mixed)), Ok(all(&private)));
+        assert_eq!(Addresses::Public.of(all(&["10.0.0.1", "::1"])), Err(Refused));
+        assert_eq!(Addresses::Public.of(Vec::new()), Ok(Vec::new()), "a name without addresses");
+    }
 
     #[test]
     fn where_a_connection_may_go() {

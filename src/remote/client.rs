@@ -180,10 +180,9 @@ impl Connection {
         let Ok(body) = wire::create_body(new, credentials) else {
             return Outcome::NotDone(NotDone::Unsendable { operation, problem: "the key material is not JSON" });
         };
-        // The buffer is wiped when the last handle of it goes.
         let request = self
             .request(operation, Method::POST, &["credential"])
-            .map(|request| request.header(header::CONTENT_TYPE, "application/json").body(Bytes::from_owner(body)));
+            .map(|request| request.header(header::CONTENT_TYPE, "application/json").body(self.body(body)));
         self.call(operation, request, |body| {
             let row = wire::row(body)?;
             let same = row.fields.name == new.name
@@ -204,7 +203,7 @@ impl Connection {
         };
         let request = self
             .request(operation, Method::PUT, &["credential", id.as_str()])
-            .map(|request| request.header(header::CONTENT_TYPE, "application/json").body(Bytes::from_owner(body)));
+            .map(|request| request.header(header::CONTENT_TYPE, "application/json").body(self.body(body)));
         self.call(operation, request, |body| {
             let row = wire::row(body)?;
             if row.id == *id { Ok(row) } else { Err(Unreadable::AnotherCredential) }
@@ -259,6 +258,11 @@ impl Connection {
             segments.pop_if_empty().extend(path);
         }
         Ok(self.0.http.request(method, url))
+    }
+
+    /// What a write sends. The buffer is wiped when the last handle of it goes.
+    fn body(&self, body: Zeroizing<Vec<u8>>) -> reqwest::Body {
+        self.0.config.tenure.body(self.0.clock, Bytes::from_owner(body))
     }
 
     fn unknown(&self, operation: Operation, lost: Lost) -> Failure {

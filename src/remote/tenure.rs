@@ -2,14 +2,18 @@
 
 use std::{
     future::poll_fn,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::Poll,
+    task::{self, Poll},
     time::Duration,
 };
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use thiserror::Error;
 
 use super::Clock;
 use crate::api::Tick;
@@ -72,14 +76,58 @@ impl Tenure {
         .await
     }
 
+    /// The body of a request that is to be sent as long as there is time left.
+    ///
+    /// A request is written by its connection's own task, which may run long after the request was given to it: on a busy
+    /// machine, or where the process is stopped in between. It asks for the body when it writes; without one there is no request.
+    pub(super) fn body(&self, clock: Clock, bytes: Bytes) -> reqwest::Body {
+        reqwest::Body::wrap(WhileHeld { bytes: Some(bytes), tenure: self.clone(), clock })
+    }
+
     fn until(&self) -> Tick {
         let until = |one: &AtomicU64| one.load(Ordering::SeqCst);
         Tick(until(&self.own).min(self.within.as_deref().map_or(u64::MAX, until)))
     }
 }
 
+/// See [`Tenure::body`].
+struct WhileHeld {
+    /// `None`: it was asked for.
+    bytes: Option<Bytes>,
+    tenure: Tenure,
+    clock: Clock,
+}
+
+/// There was no time left when the body was asked for.
+#[derive(Debug, Error)]
+#[error("not sent, this process does not lead")]
+struct Over;
+
+impl Body for WhileHeld {
+    type Data = Bytes;
+    type Error = Over;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let held = self.clock.now() < self.tenure.until();
+        Poll::Ready(self.bytes.take().map(|bytes| if held { Ok(Frame::data(bytes)) } else { Err(Over) }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use tokio::{io::AsyncReadExt as _, net::TcpListener};
+
     use super::*;
 
     #[test]
@@ -132,5 +180,44 @@ mod tests {
         }
         assert_eq!(Tenure::unlimited().during(clock, async { 1 }).await, Some(1));
         assert_eq!(Tenure::none().during(clock, async { 1 }).await, None);
+    }
+
+    /// The connection's task, when it comes to write what it was given.
+    #[tokio::test(start_paused = true)]
+    async fn a_body_is_not_handed_out_when_the_time_is_over() {
+        let (clock, tenure) = (Clock::start(), Tenure::none());
+        tenure.extend(Tick(5000));
+        let body = || WhileHeld { bytes: Some(Bytes::from_static(b"{}")), tenure: tenure.clone(), clock };
+        let handed_out = async |mut body: WhileHeld| {
+            assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(2), false));
+            let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+            assert!(body.is_end_stream() && body.size_hint().exact() == Some(0));
+            frame.expect("a frame").is_ok()
+        };
+        tokio::time::advance(Duration::from_millis(4999)).await;
+        assert!(handed_out(body()).await);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!handed_out(body()).await);
+    }
+
+    #[tokio::test]
+    async fn of_a_request_without_its_body_nothing_is_sent() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (clock, client) = (Clock::start(), reqwest::Client::new());
+        for (tenure, sent) in [(Tenure::none(), false), (Tenure::unlimited(), true)] {
+            let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}/", server.local_addr().unwrap());
+            let received = async {
+                let (mut stream, _) = server.accept().await.unwrap();
+                let mut bytes = vec![0; 1000];
+                let count = stream.read(&mut bytes).await.unwrap();
+                String::from_utf8(bytes[..count].to_vec()).unwrap()
+            };
+            let request = client.put(url).body(tenure.body(clock, Bytes::from_static(b"{}"))).send();
+            let (result, received) = tokio::join!(request, received);
+            assert!(result.is_err(), "nobody answers");
+            assert_eq!(received.ends_with("{}"), sent, "{received}");
+            assert_eq!(received.contains("content-length: 2\r\n"), sent, "{received}");
+        }
     }
 }

@@ -3,10 +3,13 @@
 //!
 //! What stands under `credentials` in an answer to a write has no field here: it is never read.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, fmt, sync::Arc};
 
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, SeqAccess, Visitor},
+};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
@@ -20,6 +23,12 @@ use crate::api::{CredentialId, CredentialType, Fields, FormField, Integration, R
 const MAX_ID: usize = 253;
 /// The longest virtual key a status can hold.
 const MAX_VIRTUAL_KEY: usize = 1024;
+/// The most elements of a listing. What is read is bounded in bytes, but an element can be a byte: each takes some more here.
+const MAX_ELEMENTS: usize = 1 << 18;
+/// The most fields of a form, and the longest name of one: a spec can have no longer.
+const MAX_FORM: (usize, usize) = (256, 128);
+/// How much of an integration's name or slug is kept, in characters: what a status can hold.
+const MAX_SHOWN: usize = 1024;
 
 /// The documented body of a create. Never active: that is what the update is for.
 ///
@@ -199,8 +208,8 @@ impl<'a> Element<'a> {
 
 /// The outer shape of a listing; the elements are still text, so that one bad row is one bad row.
 enum Listing<'a> {
-    Elements(Vec<&'a RawValue>),
-    Older { credentials: Vec<&'a RawValue>, integration: Vec<&'a RawValue> },
+    Elements(Elements<'a>),
+    Older { credentials: Elements<'a>, integration: Elements<'a> },
 }
 
 impl<'a> Listing<'a> {
@@ -208,11 +217,11 @@ impl<'a> Listing<'a> {
         #[derive(Deserialize)]
         struct Object<'a> {
             #[serde(borrow)]
-            items: Option<Vec<&'a RawValue>>,
+            items: Option<Elements<'a>>,
             #[serde(borrow)]
-            credentials: Option<Vec<&'a RawValue>>,
+            credentials: Option<Elements<'a>>,
             #[serde(borrow)]
-            integration: Option<Vec<&'a RawValue>>,
+            integration: Option<Elements<'a>>,
         }
         if body.trim_ascii_start().first() == Some(&b'[') {
             return serde_json::from_slice(body).map(Self::Elements).map_err(|error| problem(&error));
@@ -225,6 +234,46 @@ impl<'a> Listing<'a> {
             }
             _ => Err(Unreadable::WrongShape),
         }
+    }
+}
+
+/// The elements of an array, not more than [`MAX_ELEMENTS`].
+#[derive(Default)]
+struct Elements<'a>(Vec<&'a RawValue>);
+
+impl<'a> IntoIterator for Elements<'a> {
+    type Item = &'a RawValue;
+    type IntoIter = std::vec::IntoIter<&'a RawValue>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Elements<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Bounded)
+    }
+}
+
+struct Bounded;
+
+impl<'de> Visitor<'de> for Bounded {
+    type Value = Elements<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an array of at most {MAX_ELEMENTS} elements")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+        let mut elements = Vec::new();
+        while let Some(element) = array.next_element()? {
+            if elements.len() == MAX_ELEMENTS {
+                return Err(A::Error::invalid_length(MAX_ELEMENTS + 1, &self));
+            }
+            elements.push(element);
+        }
+        Ok(Elements(elements))
     }
 }
 
@@ -290,12 +339,17 @@ fn integration(text: &str) -> Option<Integration> {
     let wire: WireIntegration<'_> = serde_json::from_str(text).ok()?;
     Some(Integration {
         id: wire.id,
-        name: wire.name.unwrap_or_default(),
-        slug: wire.slug.unwrap_or_default(),
+        name: shown(wire.name),
+        slug: shown(wire.slug),
         kind: wire.kind.and_then(|kind| CredentialType::from_name(&kind.to_ascii_lowercase())),
         // A form that is only half understood would have good fields refused as unknown: none then.
         form: wire.form.and_then(|raw| serde_json::from_str(raw.get()).ok()).map(form).unwrap_or_default(),
     })
+}
+
+/// What is shown to people: as much of it as is kept, on one line.
+fn shown(text: Option<String>) -> String {
+    text.unwrap_or_default().chars().filter(|letter| !letter.is_control()).take(MAX_SHOWN).collect()
 }
 
 #[derive(Deserialize)]
@@ -310,7 +364,12 @@ struct WireField {
     required: bool,
 }
 
+/// One that is larger than any form would make messages as large: none then, too.
 fn form(wire: Vec<WireField>) -> Vec<FormField> {
+    let (most, longest) = MAX_FORM;
+    if wire.len() > most || wire.iter().any(|field| field.name.chars().count() > longest) {
+        return Vec::new();
+    }
     let field = |field: WireField| FormField {
         name: field.name,
         max_length: field.max_lenght.or(field.max_length),

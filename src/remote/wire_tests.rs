@@ -175,6 +175,23 @@ fn a_form_is_read_tolerantly_or_not_at_all() {
 }
 
 #[test]
+fn what_is_larger_than_anything_is_not_taken_in() {
+    let bare = |elements: usize| format!("[{}0]", "0,".repeat(elements - 1));
+    assert!(!rows(bare(MAX_ELEMENTS).as_bytes()).unwrap().complete);
+    for body in [bare(MAX_ELEMENTS + 1), format!("{{\"items\": {}}}", bare(MAX_ELEMENTS + 1))] {
+        assert_eq!(rows(body.as_bytes()).map(|listed| listed.complete), Err(Unreadable::WrongShape));
+    }
+    let form = |fields: usize, length: usize| {
+        let field = |number: usize| json!({"name": format!("{number:0length$}")});
+        let form: Vec<Value> = (0..fields).map(field).collect();
+        integration(&json!({"id": "i", "form": form}).to_string()).unwrap().form.len()
+    };
+    assert_eq!((form(256, 128), form(257, 3), form(1, 129)), (256, 0, 0));
+    let long = integration(&json!({"id": "i", "name": format!("a\nb\u{1b}{}", "c".repeat(2000))}).to_string()).unwrap();
+    assert_eq!((long.name.len(), long.name.starts_with("abc")), (1024, true));
+}
+
+#[test]
 fn a_type_nobody_documented_is_none() {
     for (kind, expected) in [
         (json!("llm"), Some(CredentialType::Llm)),

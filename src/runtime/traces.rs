@@ -12,7 +12,7 @@ use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithHttpConfig as _};
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
 use thiserror::Error;
 use tokio::runtime::Handle;
-use tracing::{Level, Subscriber};
+use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
 const NAME: &str = "toolzz-operator";
@@ -24,11 +24,16 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Why there are no traces.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The variables are wrong.
-    #[error("OTEL_EXPORTER_OTLP_…: {0}")]
-    Exporter(#[from] ExporterBuildError),
+    /// A variable is wrong. What it says is not repeated: a URL may hold a password.
+    #[error("{variable} cannot be used")]
+    Variable {
+        /// Its name.
+        variable: String,
+    },
     /// There is no HTTP client.
-    #[error("the client for traces: {0}")]
+    #[error(
+        "no HTTPS client for traces: does the system have root certificates (SSL_CERT_FILE or SSL_CERT_DIR names them)?"
+    )]
     Client(#[from] reqwest::Error),
 }
 
@@ -43,14 +48,21 @@ impl Traces {
     /// When they name one that cannot be.
     pub fn by_environment() -> Result<Option<Self>, Error> {
         let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|text| text.eq_ignore_ascii_case(value));
-        let named = |name: &str| std::env::var_os(name).is_some_and(|text| !text.is_empty());
-        let wanted = named("OTEL_EXPORTER_OTLP_ENDPOINT") || named("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
-        if !wanted || is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_EXPORTER", "none") {
+        let named = |name: &str| std::env::var_os(name).filter(|text| !text.is_empty());
+        let endpoint = named("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| named("OTEL_EXPORTER_OTLP_ENDPOINT"));
+        let Some(endpoint) = endpoint else { return Ok(None) };
+        if is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_EXPORTER", "none") {
             return Ok(None);
         }
-        let client = reqwest::Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()).build()?;
+        let mut client = reqwest::Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none());
+        if endpoint.to_string_lossy().starts_with("http://") {
+            // No TLS at all then: works also where the system has no root certificates.
+            client = client.tls_certs_only([]);
+        }
+        let client = client.build()?;
         let sender = Sender { client, runtime: Handle::current(), failing: AtomicBool::new(false) };
-        let exporter = SpanExporter::builder().with_http().with_http_client(sender).build()?;
+        let exporter =
+            SpanExporter::builder().with_http().with_http_client(sender).build().map_err(|error| wrong(&error))?;
         // OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES go before these.
         let resource = Resource::builder().with_service_name(name()).build();
         Ok(Some(Self(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())))
@@ -61,18 +73,30 @@ impl Traces {
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
-        let own = filter_fn(|said| said.target().starts_with("toolzz_operator") && *said.level() <= Level::INFO);
         tracing_opentelemetry::layer()
             .with_tracer(self.0.tracer(NAME))
             .with_location(false)
             .with_threads(false)
-            .with_filter(own)
+            .with_filter(filter_fn(of_the_operator))
     }
 
     /// Sends what is left.
     pub fn end(self) {
         // Nobody is left to be told.
         let _ = self.0.shutdown_with_timeout(PATIENCE);
+    }
+}
+
+fn of_the_operator(said: &Metadata<'_>) -> bool {
+    said.target().starts_with("toolzz_operator") && *said.level() <= Level::INFO
+}
+
+/// Which variable it is about: of the library's words only its name.
+fn wrong(error: &ExporterBuildError) -> Error {
+    let words = error.to_string();
+    let mut words = words.split(|letter: char| !(letter.is_ascii_uppercase() || letter == '_'));
+    Error::Variable {
+        variable: words.find(|word| word.starts_with("OTEL_")).unwrap_or("OTEL_EXPORTER_OTLP_…").to_owned(),
     }
 }
 
@@ -106,5 +130,46 @@ impl HttpClient for Sender {
             self.failing.store(false, Ordering::Relaxed);
         }
         answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::{layer::SubscriberExt as _, registry};
+
+    use super::*;
+
+    /// The words of what comes through.
+    #[derive(Clone, Default)]
+    struct Heard(Arc<Mutex<Vec<String>>>);
+
+    impl<S: Subscriber> Layer<S> for Heard {
+        fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+            self.0.lock().unwrap().push(format!("{} {}", event.metadata().target(), event.metadata().level()));
+        }
+    }
+
+    #[test]
+    fn what_libraries_say_and_what_is_for_developers_stays_in_the_process() {
+        let heard = Heard::default();
+        let subscriber = registry().with(heard.clone().with_filter(filter_fn(of_the_operator)));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::error!(target: "kube_client::client", "an answer");
+            tracing::info!(target: "hyper_util", "a request");
+            tracing::debug!(target: "toolzz_operator::controller", "a step");
+            tracing::info!(target: "toolzz_operator::controller", "a status");
+        });
+        assert_eq!(*heard.0.lock().unwrap(), ["toolzz_operator::controller INFO"]);
+    }
+
+    #[test]
+    fn a_variable_that_is_wrong_is_named_and_not_repeated() {
+        let words = "OTEL_EXPORTER_OTLP_ENDPOINT: invalid endpoint 'https://anna:hunter2@[x': invalid authority";
+        let error = wrong(&ExporterBuildError::InvalidConfiguration(words.to_owned()));
+        assert_eq!(error.to_string(), "OTEL_EXPORTER_OTLP_ENDPOINT cannot be used");
+        let error = wrong(&ExporterBuildError::InternalFailure("https://anna:hunter2@x".to_owned()));
+        assert_eq!(format!("{error} {error:?}").matches("hunter2").count(), 0);
     }
 }

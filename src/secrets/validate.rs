@@ -10,10 +10,13 @@ use crate::api::{FormField, Integration};
 #[error("{}", .0.join("; "))]
 pub struct Unfit(Vec<String>);
 
+/// How many misfits are told: a spec can have hundreds, and each names the whole form.
+const MOST_TOLD: usize = 16;
+
 /// Checks material against the form, where the integration has one. A required field must stand in at least one item.
 ///
 /// # Errors
-/// Everything that does not fit, at once.
+/// Everything that does not fit, at once, as far as anybody can read that.
 pub fn validate(integration: &Integration, material: &Material) -> Result<(), Unfit> {
     if integration.form.is_empty() {
         return Ok(());
@@ -21,6 +24,9 @@ pub fn validate(integration: &Integration, material: &Material) -> Result<(), Un
     let known = |name: &str| integration.form.iter().find(|field| field.name == name);
     let mut unfit = Vec::new();
     for (item, name, length) in material.fields() {
+        if unfit.len() == MOST_TOLD {
+            break;
+        }
         let path = format!("spec.credentials[{item}].{name}");
         match known(name) {
             None => {
@@ -82,6 +88,10 @@ mod tests {
             assert!(says.iter().all(|part| text.contains(part)), "{text}");
             assert!(!text.contains("canary"));
         }
+        let many: Vec<String> = (0..100).map(|number| format!("f{number}")).collect();
+        let many: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), "x")).collect();
+        let text = validate(&form, &material(&[many.as_slice()])).unwrap_err().to_string();
+        assert_eq!(text.matches("no such field").count(), MOST_TOLD);
         assert!(validate(&twilio(&[]), &material(&[&[("any", "x")]])).is_ok(), "no form, no rule");
     }
 }

@@ -318,6 +318,32 @@ fn cve_2023_46255_a_url_that_cannot_be_read_is_not_repeated() {
     {
         refusal(&url.replace("KEY", CANARY));
     }
+    // Nor are those that libraries read, nor what else a kubeconfig holds.
+    let room = std::env::temp_dir().join(format!("toolzz-46255-{}", std::process::id()));
+    std::fs::create_dir_all(&room).unwrap();
+    let kubeconfig = |name: &str, more: &str| {
+        let user = format!("users: [{{name: u, user: {{token: {CANARY}}}}}]");
+        let context = "contexts: [{name: c, context: {cluster: c, user: u}}]\ncurrent-context: c";
+        let cluster = "clusters: [{name: c, cluster: {server: \"https://127.0.0.1:1\"}}]";
+        let file = room.join(name);
+        std::fs::write(&file, format!("apiVersion: v1\nkind: Config\n{cluster}\n{context}\n{user}\n{more}")).unwrap();
+        file.into_os_string().into_string().unwrap()
+    };
+    let (good, broken) = (kubeconfig("good", ""), kubeconfig("broken", &format!("extensions: {CANARY}\n  x: [")));
+    let collector = format!("http://anna:{CANARY}@[collector");
+    let proxy = format!("http://anna:{CANARY}@proxy.example:3128");
+    for (says, variables) in [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", [("KUBECONFIG", &good), ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector)]),
+        ("proxy", [("KUBECONFIG", &good), ("HTTPS_PROXY", &proxy)]),
+        ("kubeconfig", [("KUBECONFIG", &broken), ("TOOLZZ_LOG_LEVEL", &"trace".to_owned())]),
+    ] {
+        let mut operator = Command::new(env!("CARGO_BIN_EXE_toolzz-operator"));
+        let output = operator.args(["run", "--http-addr=127.0.0.1:0"]).env_clear().envs(variables).output().unwrap();
+        let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.code() == Some(1) && told.contains(says), "{says}: {told}");
+        search("the refusal", &told);
+    }
+    std::fs::remove_dir_all(&room).unwrap();
 }
 
 #[tokio::test]
@@ -415,10 +441,15 @@ async fn cve_2026_33022_the_longest_names_stop_nobody() {
     lab.log_holds_no_leak();
 }
 
-/// Lists and maps without a bound, by their path.
+/// Lists, maps and texts without a bound, by their path. The texts of a selector are the API server's own type, and none of
+/// a tenant's.
 fn unbounded(path: &str, schema: &Value, found: &mut Vec<String>) {
     let (items, values) = (&schema["items"], &schema["additionalProperties"]);
-    if items.is_object() && schema["maxItems"].is_null() || values.is_object() && schema["maxProperties"].is_null() {
+    let endless = schema["type"] == "string" && schema["maxLength"].is_null() && schema["enum"].is_null();
+    if items.is_object() && schema["maxItems"].is_null()
+        || values.is_object() && schema["maxProperties"].is_null()
+        || endless && !path.contains(".selector.")
+    {
         found.push(path.to_owned());
     }
     for inner in [items, values].into_iter().filter(|inner| inner.is_object()) {

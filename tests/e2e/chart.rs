@@ -134,6 +134,24 @@ async fn only_secrets_of_the_named_namespaces_are_read() {
     until_out_of_reach(&lab).await;
 }
 
+#[tokio::test]
+async fn secrets_that_are_not_named_are_left_alone_also_where_rbac_would_allow_them() {
+    let mut lab = Lab::empty("unnamed").await;
+    lab.flags.extend([format!("--secret-names={}/openai", lab.namespace), "--allowed-hosts=127.0.0.1".to_owned()]);
+    lab.start_operator();
+    lab.credential("openai").await;
+    lab.until_ready("openai").await;
+    // Neither key material, nor a token, nor what a virtual key is written to.
+    until_out_of_reach(&lab).await;
+    lab.connect("own", &lab.simulator.url(), "own").await;
+    lab.until_connection("own", "ApiUnavailable").await;
+    lab.edit("openai", json!({"target": {"kind": "Secret", "name": "out"}})).await;
+    let object = lab.until_reason("openai", "TargetConflict").await;
+    assert!(ready(&object).unwrap().2.contains("--secret-names"), "{:?}", ready(&object));
+    let secrets: Api<Secret> = Api::namespaced(lab.client.clone(), &lab.namespace);
+    assert!(secrets.get_opt("out").await.unwrap().is_none());
+}
+
 /// A credential whose Secret the operator may not read says so.
 async fn until_out_of_reach(lab: &Lab) {
     lab.credential("other").await;

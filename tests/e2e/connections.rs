@@ -190,6 +190,28 @@ async fn ssrf_without_a_list_a_tenant_has_the_operators_host_and_that_not_on_loo
 }
 
 #[tokio::test]
+async fn ssrf_a_proxy_of_the_environment_gets_nothing() {
+    let mut lab = Lab::empty("proxied").await;
+    // By a proxy it would be its host that answers: there is none.
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    proxy.set_nonblocking(true).unwrap();
+    let url = format!("http://{}", proxy.local_addr().unwrap());
+    let none = String::new();
+    // HTTPS_PROXY is Kubernetes' client's as well, which would refuse it.
+    lab.environment = vec![
+        ("HTTP_PROXY", url.clone()),
+        ("http_proxy", url.clone()),
+        ("ALL_PROXY", url),
+        ("NO_PROXY", none.clone()),
+        ("no_proxy", none),
+    ];
+    lab.start_operator();
+    lab.credential("openai").await;
+    lab.until_ready("openai").await;
+    assert_eq!(proxy.accept().map_err(|error| error.kind()).err(), Some(std::io::ErrorKind::WouldBlock));
+}
+
+#[tokio::test]
 async fn a_connection_that_goes_while_in_use_is_told_and_holds_no_deletion_for_ever() {
     let mut lab = Lab::empty("connectiongone").await;
     let own = service("own");

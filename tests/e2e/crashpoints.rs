@@ -126,7 +126,7 @@ async fn stopped(run: &Run<Moment>, expected: &EndState) -> Result<usize, Failur
         course.until_nth(&lab, &gate, place.nth).await?;
         match moment {
             Moment::BeforeSent => {
-                leader.signal("STOP");
+                leader.stop();
                 let request = Request::in_hand(&lab, &place.effect);
                 standby.until_metric(LEADS).await;
                 // It comes after the other's first write, or after it came to rest where it has nothing to write.
@@ -144,7 +144,7 @@ async fn stopped(run: &Run<Moment>, expected: &EndState) -> Result<usize, Failur
                 late = request.until_effective().await;
             }
             Moment::Unanswered => {
-                leader.signal("STOP");
+                leader.stop();
                 drop(gate);
                 // Woken when there is nothing else that could write.
                 standby.until_metric(LEADS).await;
@@ -152,17 +152,19 @@ async fn stopped(run: &Run<Moment>, expected: &EndState) -> Result<usize, Failur
             }
             Moment::Unrecorded => {
                 let next = answer(&lab, &place.effect, gate, &course).await;
-                leader.signal("STOP");
+                leader.stop();
                 next.into_iter().for_each(Gate::discard);
                 standby.until_metric(LEADS).await;
             }
         }
         let (sent, effects) = (sent_by_leader(&lab), begun_and_ended(&lab).0);
+        let woken = Timestamp::now();
         leader.signal("CONT");
         assert_eq!(leader.until_ended().await, Some(1), "who lost the lease ends");
-        assert_eq!(sent_by_leader(&lab), sent, "who lost the lease writes nothing more to Toolzz");
+        let told = || format!("woken at {woken}: {:#?}\n{}", effects_since(&lab, woken), tail(&lab.log()));
+        assert_eq!(sent_by_leader(&lab), sent, "who lost the lease writes nothing more to Toolzz; {}", told());
         if *moment == Moment::Unanswered {
-            assert_eq!(begun_and_ended(&lab).0, effects, "who lost the lease writes nothing more at all");
+            assert_eq!(begun_and_ended(&lab).0, effects, "who lost the lease writes nothing more at all; {}", told());
         }
         Ok(())
     };
@@ -178,6 +180,17 @@ fn sent_by_leader(lab: &Lab) -> usize {
         let writes = state.journal().filter(|entry| matches!(entry.operation, Operation::Create | Operation::Update));
         writes.filter(|entry| entry.token == TokenSeen::Full("leader".to_owned())).count()
     })
+}
+
+/// Every effect that was asked for since then, and by whom.
+fn effects_since(lab: &Lab, then: Timestamp) -> Vec<String> {
+    let remote = lab.simulator.journal().into_iter().filter(|entry| entry.started_at >= then);
+    let kubernetes =
+        lab.proxy().journal().into_iter().filter(|entry| entry.started_at >= then && is_work(&entry.asked));
+    remote
+        .map(|entry| format!("{} {} {} {:?}", entry.started_at, entry.method, entry.path, entry.token))
+        .chain(kubernetes.map(|entry| format!("{} {:?}", entry.started_at, entry.asked)))
+        .collect()
 }
 
 /// What a write of the former leader may leave that took effect after the takeover (docs/guarantees.md, "What can remain"):

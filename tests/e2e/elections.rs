@@ -114,7 +114,7 @@ async fn a_leader_that_wakes_with_much_to_do_sends_none_of_it() {
     let gate = lab.simulator.hold_next(1, Operation::List, Point::AfterCommit);
     let mut leader = lab.another_operator();
     held(&gate).await;
-    leader.signal("STOP");
+    leader.stop();
     gate.release();
     let standby = lab.another_operator();
     standby.until_metric("toolzz_operator_leader 1").await;

@@ -152,3 +152,15 @@ async fn the_checkers_accept_the_objects_of_every_set_of_values() {
         }
     }
 }
+
+/// `helm test` asks in an image that may hold nothing but the operator.
+#[test]
+fn who_asks_whether_it_is_ready_needs_no_certificates() {
+    let output = Command::new(env!("CARGO_BIN_EXE_toolzz-operator"))
+        .args(["ready", "--url=http://127.0.0.1:1/readyz", "--timeout=1ms"])
+        .envs([("SSL_CERT_FILE", "/dev/null"), ("SSL_CERT_DIR", "/nowhere")])
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && told.contains("not ready after"), "{told}");
+}

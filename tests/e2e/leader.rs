@@ -104,7 +104,7 @@ async fn a_leader_that_sleeps_through_its_lease_writes_nothing_when_it_wakes() {
         let gate = lab.simulator.hold_next(1, operation, point);
         lab.credential("openai").await;
         held(&gate).await;
-        leader.signal("STOP");
+        leader.stop();
         match point {
             // The request it had sent is lost, or answered while it sleeps.
             Point::BeforeCommit => drop(gate.discard()),

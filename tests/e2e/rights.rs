@@ -156,36 +156,54 @@ fn json(lab: &Lab, role: &[String]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// Where the operator has its rights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    Namespace,
+    /// The same, but those on Secrets are for these names.
+    NamedSecrets,
+    Cluster,
+}
+
 /// A room with the chart installed for another namespace, or for all, and the rights it gives. The operator is started
 /// behind a proxy that sees what is refused.
 struct Room {
     lab: Lab,
+    scope: Scope,
     command: std::process::Command,
     rights: Vec<Right>,
 }
 
 impl Room {
-    async fn new(mut lab: Lab, cluster: bool) -> Self {
+    async fn new(mut lab: Lab, scope: Scope) -> Self {
         let home = lab.home.clone();
         let tenant = lab.plane.unique_namespace("tenant").await.unwrap();
-        let scope =
-            if cluster { "scope=cluster".to_owned() } else { format!("scope=namespaces,namespaces={{{tenant}}}") };
+        let namespaces = format!("scope=namespaces,namespaces={{{tenant}}}");
+        let values = match scope {
+            Scope::Cluster => "scope=cluster".to_owned(),
+            Scope::Namespace => namespaces,
+            Scope::NamedSecrets => {
+                format!("{namespaces},secretAccess=named,secretNames.{tenant}={{a,b,token-own,out-b}}")
+            }
+        };
         let more = "targets={configmaps,secrets},allowedHosts={127.0.0.1},leaderElection.leaseDuration=10s,rateLimit=0";
-        let mut command = as_chart(&lab, &format!("{scope},{more}")).await;
+        let mut command = as_chart(&lab, &format!("{values},{more}")).await;
         lab.identity = lab.plane.service_account_kubeconfig(&home, "op-toolzz-operator").await.unwrap();
         lab.use_proxy().await;
         command.env("KUBECONFIG", lab.directory.join("kubeconfig"));
         lab.simulator.set_tokens(vec![Token::full("default", DEFAULT_TOKEN), Token::full("own", &token("own"))]);
         lab.namespace = tenant;
         let role = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        let main = if cluster {
-            role(&["clusterrole", "op-toolzz-operator"])
-        } else {
-            role(&["role", "op-toolzz-operator", "-n", &lab.namespace])
+        let main = match scope {
+            Scope::Cluster => role(&["clusterrole", "op-toolzz-operator"]),
+            _ => role(&["role", "op-toolzz-operator", "-n", &lab.namespace]),
         };
         let mut rights = Right::all(&lab, main, false);
+        if scope == Scope::NamedSecrets {
+            rights.extend(Right::all(&lab, role(&["role", "op-toolzz-operator-secrets", "-n", &lab.namespace]), false));
+        }
         rights.extend(Right::all(&lab, role(&["role", "op-toolzz-operator-own", "-n", &home]), true));
-        Self { lab, command, rights }
+        Self { lab, scope, command, rights }
     }
 
     fn start(&mut self) {
@@ -194,14 +212,14 @@ impl Room {
     }
 
     /// Everything that needs a right.
-    async fn live(&self, cluster: bool) {
+    async fn live(&self) {
         let lab = &self.lab;
         let records = |asked: &Asked| {
             asked.operation == Operation::Patch && asked.resource == "toolzzcredentials" && asked.subresource.is_none()
         };
         // Who meets a conflict reads the resource again.
         lab.proxy().fault(records, Times::Next(1), Fault::conflict());
-        if cluster {
+        if self.scope == Scope::Cluster {
             self.share().await;
         }
         lab.connect("own", &lab.simulator.url(), "own").await;
@@ -255,14 +273,14 @@ impl Room {
     }
 
     /// Without this right: something is refused, and said.
-    async fn lives_without(mut self, right: &Right, cluster: bool) {
+    async fn lives_without(mut self, right: &Right) {
         right.withdraw(&self.lab).await;
         self.start();
         let refused = |entry: &Entry| entry.status == Some(403) && right.is_for(&entry.asked, &self.lab.home);
         tokio::select! {
             biased;
             () = self.lab.proxy().until(|state| state.journal().iter().any(refused)) => {}
-            () = self.live(cluster) => panic!("{right} is given and not needed"),
+            () = self.live() => panic!("{right} is given and not needed"),
         }
         let said = async {
             while !self.lab.log().lines().any(says_refused) {
@@ -288,22 +306,32 @@ fn needed() -> BTreeSet<String> {
     NEEDED.iter().map(|(resource, verb, _)| format!("{resource} {verb}")).collect()
 }
 
-#[tokio::test]
-async fn every_right_in_a_namespace_is_needed_and_none_is_missing() {
+/// With all rights of this scope nothing is refused, and none of these can be taken away.
+async fn are_needed(scope: Scope, these: impl Fn(&Right) -> bool) {
     let _turn = turn().await;
-    let mut whole = Room::new(Lab::empty("rights").await, false).await;
+    let mut whole = Room::new(Lab::empty("rights").await, scope).await;
     let rights = whole.rights.clone();
     let of_cluster = |right: &&String| right.starts_with("clustertoolzz") || right.starts_with("namespaces");
     assert_eq!(names(&rights), needed().iter().filter(|right| !of_cluster(right)).cloned().collect());
     whole.start();
-    whole.live(false).await;
+    whole.live().await;
     whole.assert_nothing_refused();
     let without = async |right: &Right| {
-        let room = Room::new(Lab::empty("without").await, false).await;
+        let room = Room::new(Lab::empty("without").await, scope).await;
         let own = room.rights.iter().find(|other| other.to_string() == right.to_string()).unwrap().clone();
-        room.lives_without(&own, false).await;
+        room.lives_without(&own).await;
     };
-    stream::iter(&rights).for_each_concurrent(AT_ONCE, without).await;
+    stream::iter(rights.iter().filter(|right| these(right))).for_each_concurrent(AT_ONCE, without).await;
+}
+
+#[tokio::test]
+async fn every_right_in_a_namespace_is_needed_and_none_is_missing() {
+    are_needed(Scope::Namespace, |_| true).await;
+}
+
+#[tokio::test]
+async fn every_right_on_named_secrets_is_needed_and_none_is_missing() {
+    are_needed(Scope::NamedSecrets, |right| right.resource == "secrets" && !right.own).await;
 }
 
 /// The rest needs a control plane for each operator, as it sees all namespaces: one after the other.
@@ -311,15 +339,15 @@ async fn every_right_in_a_namespace_is_needed_and_none_is_missing() {
 async fn every_right_in_the_cluster_is_needed_and_none_is_missing() {
     let _turn = turn().await;
     let plane = plane_of_ones_own().await;
-    let mut whole = Room::new(Lab::on(plane, "rights").await, true).await;
+    let mut whole = Room::new(Lab::on(plane, "rights").await, Scope::Cluster).await;
     assert_eq!(names(&whole.rights), needed());
     whole.start();
-    whole.live(true).await;
+    whole.live().await;
     whole.assert_nothing_refused();
     let rights = whole.rights.clone();
     drop(whole);
     let of_cluster = |right: &&Right| right.resource.starts_with("clustertoolzz") || right.resource == "namespaces";
     for right in rights.iter().filter(of_cluster) {
-        Room::new(Lab::on(plane, "without").await, true).await.lives_without(right, true).await;
+        Room::new(Lab::on(plane, "without").await, Scope::Cluster).await.lives_without(right).await;
     }
 }

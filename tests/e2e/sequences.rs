@@ -185,7 +185,8 @@ impl Life {
         self.told.push(format!("meddle {which}"));
         match which {
             0 => lab.simulator.edit(id, |row| row.name = "by hand".into()),
-            1 => lab.simulator.edit(id, |row| row.active = !row.active),
+            // A suspended resource can name what is not in use yet: that is nobody's to switch on.
+            1 => lab.simulator.edit(id, |row| row.active = !row.active && final_name(&row.name) == row.name),
             2 => lab.simulator.edit(id, |row| row.user_id = uuid::Uuid::nil()),
             _ => {
                 self.wants += 1;
@@ -469,7 +470,7 @@ impl Disturbance {
             Terminate => leader.signal("TERM"),
             Rob => lab.rob().await,
             Sleep => {
-                leader.signal("STOP");
+                leader.stop();
                 let led = async {
                     while !leads(other) {
                         if other.has_ended() {
@@ -483,7 +484,7 @@ impl Disturbance {
                 leader.signal("CONT");
             }
             Pause => {
-                leader.signal("STOP");
+                leader.stop();
                 tokio::time::sleep(Duration::from_millis(dice.below(1500))).await;
                 return leader.signal("CONT");
             }

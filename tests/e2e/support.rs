@@ -16,6 +16,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
     runtime::wait::await_condition,
 };
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use serde_json::{Value, json};
 use test_controlplane::{ControlPlane, Options};
 use test_kubeproxy::Proxy;
@@ -543,6 +544,15 @@ impl Operator {
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args(["-s", name]).arg(self.child.id().to_string()).status().unwrap();
         assert!(sent.success());
+    }
+
+    /// SIGSTOP. A busy machine lets its threads go on for a while: it returns when the last of them stands still.
+    pub fn stop(&self) {
+        self.signal("STOP");
+        let pid = Pid::from_child(&self.child);
+        // An end is left for others to see.
+        let what = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(pid), what).unwrap();
     }
 
     /// Waits until it ends by itself; the exit code.

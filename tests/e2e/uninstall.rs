@@ -31,7 +31,9 @@ fn line<'a>(lab: &Lab, name: &str, told: &'a str) -> &'a str {
 
 #[tokio::test]
 async fn what_is_at_toolzz_is_named_until_it_is_gone() {
-    let lab = Lab::start("uninstall").await;
+    let mut lab = Lab::empty("uninstall").await;
+    lab.flags.push("--leader-elect".to_owned());
+    lab.start_operator();
     let (code, told) = check(&lab);
     assert!(
         code == Some(0) && told.contains(&format!("Nothing would be lost or stuck in {}", lab.namespace)),
@@ -47,6 +49,14 @@ async fn what_is_at_toolzz_is_named_until_it_is_gone() {
     assert!(line(&lab, "openai", &told).contains("switches it off"), "{told}");
     assert!(line(&lab, "kept", &told).contains("leaves it as it is"), "{told}");
     assert!(told.contains("How to go") && told.contains("would be lost or stuck: 2"), "{told}");
+    // One that runs outside of the cluster is known by its Lease, others by the chart's label.
+    assert!(told.contains(&format!("Lease/{}/toolzz-operator ", lab.namespace)), "{told}");
+    lab.kubectl(&["create", "deployment", "op", "--image=op"]);
+    lab.kubectl(&["label", "deployment", "op", "app.kubernetes.io/name=toolzz-operator"]);
+    let ready = r#"{"status":{"replicas":1,"readyReplicas":1}}"#;
+    lab.kubectl(&["patch", "deployment", "op", "--subresource=status", "--type=merge", "-p", ready]);
+    let (_, told) = check(&lab);
+    assert!(told.contains(&format!("Deployment/{}/op ", lab.namespace)), "{told}");
     for name in ["openai", "kept"] {
         lab.delete(name).await;
         lab.until_gone(name).await;

@@ -1,16 +1,17 @@
 {{- /* The chart's name, as a label. */ -}}
 {{- define "toolzz-operator.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- default .Chart.Name .Values.nameOverride -}}
 {{- end -}}
 
-{{- /* The name of the objects. 63 characters is what a Service may have, and its suffix needs 9 of them. */ -}}
+{{- /* The name of the objects. 63 characters is what a Service may have, and its suffix needs 9 of them. The name of a
+release has 53 at most. */ -}}
 {{- define "toolzz-operator.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 54 | trimSuffix "-" -}}
 {{- else -}}
-{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $name := include "toolzz-operator.name" . -}}
 {{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 54 | trimSuffix "-" -}}
+{{- .Release.Name -}}
 {{- else -}}
 {{- printf "%s-%s" .Release.Name $name | trunc 54 | trimSuffix "-" -}}
 {{- end -}}

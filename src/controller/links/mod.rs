@@ -77,6 +77,8 @@ pub(super) struct Links {
     state: Mutex<Known>,
     wakers: Mutex<Vec<(Option<String>, mpsc::UnboundedSender<User>)>>,
     work: mpsc::UnboundedSender<watch::Work>,
+    /// The connections that wait to be refreshed: each once, however often its Secret or its object is written.
+    waiting: Mutex<HashSet<ConnectionKey>>,
     tasks: Mutex<Vec<Task>>,
 }
 
@@ -155,6 +157,7 @@ impl Links {
             state: Mutex::default(),
             wakers: Mutex::default(),
             work,
+            waiting: Mutex::default(),
             tasks: Mutex::default(),
         });
         if let Some(link) = &links.default {
@@ -290,8 +293,10 @@ impl Links {
     }
 
     fn later(&self, key: &ConnectionKey) {
-        // An error means that the process is ending.
-        let _ = self.work.send(watch::Work::Refresh(key.clone()));
+        if lock(&self.waiting).insert(key.clone()) {
+            // An error means that the process is ending.
+            let _ = self.work.send(watch::Work::Refresh(key.clone()));
+        }
     }
 
     /// Has the users of a connection looked at again.

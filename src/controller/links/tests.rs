@@ -15,6 +15,10 @@ fn connection(config: &Config) -> Connection {
 
 /// Connections, with one of the flags. Nothing answers: what is told is told by hand.
 fn links() -> Arc<Links> {
+    with_queue().0
+}
+
+fn with_queue() -> (Arc<Links>, watch::Queue) {
     let config = Config::new("http://127.0.0.1:9/api/v1".to_owned());
     let client = Client::try_from(kube::Config::new("http://127.0.0.1:9".parse().unwrap())).unwrap();
     let metrics = Arc::<Metrics>::default();
@@ -35,7 +39,7 @@ fn links() -> Arc<Links> {
         scoped: false,
         operator_namespace: "operator".to_owned(),
     };
-    Links::new(shared, terms, Some(connection(&config))).0
+    Links::new(shared, terms, Some(connection(&config)))
 }
 
 fn object(generation: i64, adoption: &str) -> Object {
@@ -143,6 +147,31 @@ async fn what_comes_over_a_link_that_was_replaced_is_not_counted() {
     links.remove(&key);
     crate::remote::Observer::listed(&counting, &listing, 7);
     assert_eq!(rows().as_deref(), Some("0"));
+}
+
+#[tokio::test]
+async fn who_writes_a_secret_again_and_again_has_one_turn() {
+    let (links, mut queue) = with_queue();
+    links.put(object(1, "Denied"));
+    let secret = ObjectMeta {
+        name: Some("t".to_owned()),
+        namespace: Some(links.terms.operator_namespace.clone()),
+        ..ObjectMeta::default()
+    };
+    (0..100).for_each(|_| links.secret_changed(&secret));
+    let turns = |queue: &mut watch::Queue| std::iter::from_fn(|| queue.try_recv().ok()).count();
+    assert_eq!(turns(&mut queue), 1);
+    // Once it had its turn there is another.
+    lock(&links.waiting).clear();
+    links.secret_changed(&secret);
+    let _told = links.follow(&[], queue);
+    let had_its_turn = async {
+        while !lock(&links.waiting).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let had_its_turn = tokio::time::timeout(std::time::Duration::from_secs(10), had_its_turn).await;
+    assert!(had_its_turn.is_ok(), "it waits for ever");
 }
 
 #[tokio::test]

@@ -57,7 +57,11 @@ impl Links {
         tasks.push(tokio::spawn(async move {
             while let Some(work) = queue.recv().await {
                 match work {
-                    Work::Refresh(key) => links.refresh(&key).await,
+                    Work::Refresh(key) => {
+                        // Before: what changes from now on has another turn.
+                        lock(&links.waiting).remove(&key);
+                        links.refresh(&key).await;
+                    }
                     Work::Listed(number) => {
                         awaited.remove(&number);
                         if awaited.is_empty() {
