@@ -51,7 +51,11 @@ impl Seat {
             if share == Share::WHOLE { metrics.leading(so) } else { metrics.shard(share.shard(), so) }
         };
         move |standing| match standing {
-            Standing::Waiting { reads } => readiness.stand_by(Some(reads)),
+            Standing::Waiting { reads } => {
+                // Also of a shard that nobody has worked on yet there is something to ask for.
+                leading(false);
+                readiness.stand_by(Some(reads));
+            }
             Standing::Leading => {
                 leading(true);
                 readiness.stand_by(None);
