@@ -5,6 +5,7 @@ mod docs;
 mod files;
 mod ready;
 mod run;
+mod shards;
 mod uninstall;
 
 use std::{process::ExitCode, time::Duration};

@@ -12,17 +12,21 @@ use std::{
 
 use thiserror::Error;
 
+use super::shards::{self, Seat};
 use crate::{
     controller,
     kubernetes::NoAccess,
     plan::Settings,
     remote::{Clock, Config, Connection, Tenure, TokenSource},
-    runtime::{self, Election, LogFormat, Metrics, Readiness, Shutdown},
+    runtime::{self, Election, LogFormat, Metrics, Readiness, Share, Shutdown, Standing},
     secrets::Reach,
 };
 
 /// Where the token is, when it is not in a file: for local use. Never an argument: those are seen by everybody.
 const TOKEN_VARIABLE: &str = "TOOLZZ_API_TOKEN";
+
+/// What must be so before the work on resources is ready.
+const CHECKS: [&str; 3] = ["api-server", "crd", "caches"];
 
 /// Run the operator.
 #[derive(Debug, clap::Args)]
@@ -74,7 +78,7 @@ pub(super) struct RunArgs {
     /// How many resources are worked on at a time.
     #[arg(long, env = "TOOLZZ_CONCURRENCY", value_name = "N", default_value = "64")]
     concurrency: NonZeroU16,
-    /// Requests per second to Toolzz. 0: no limit.
+    /// Requests per second to Toolzz. 0: no limit. With several shards each has its part of it.
     #[arg(long, env = "TOOLZZ_RATE_LIMIT", value_name = "N", default_value_t = 50)]
     rate_limit: u32,
     /// How long a deletion waits for Toolzz before the resource is let go and what stays active is named.
@@ -87,7 +91,11 @@ pub(super) struct RunArgs {
     /// Work only while holding a Lease, so that a second process can stand by. Without it run one process only.
     #[arg(long, env = "TOOLZZ_LEADER_ELECT", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
     leader_elect: bool,
-    /// Name of the Lease, in the operator's namespace.
+    /// Among how many shards the namespaces are divided, by their names. Each shard has a Lease and one process at work on
+    /// it; a process may hold several. The same for all processes; needs --leader-elect.
+    #[arg(long, env = "TOOLZZ_SHARDS", value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=32))]
+    shards: u16,
+    /// Name of the Lease, in the operator's namespace. With several shards, those of the shards are named after it.
     #[arg(long, env = "TOOLZZ_LEASE_NAME", value_name = "NAME", default_value = "toolzz-operator")]
     lease_name: String,
     /// How long the others wait for a leader that is not heard of. A write to Toolzz takes less than this, whatever --request-timeout says.
@@ -115,7 +123,9 @@ pub(super) struct RunArgs {
 
 /// Why the operator does not start.
 #[derive(Debug, Error)]
-enum Error {
+pub(super) enum Error {
+    #[error("--shards: more than one needs --leader-elect")]
+    ShardsWithoutElection,
     #[error(
         "--settle-period ({settle:?}) must be longer than --request-timeout ({request:?}): a request may take effect until its time limit"
     )]
@@ -159,6 +169,9 @@ async fn operate(arguments: RunArgs, traces: Option<&runtime::Traces>) -> Result
     if settle <= request {
         return Err(Error::SettlesTooSoon { settle, request });
     }
+    if arguments.shards > 1 && !arguments.leader_elect {
+        return Err(Error::ShardsWithoutElection);
+    }
     let reach = reach(&named(&arguments.secret_namespaces), &named(&arguments.secret_names))?;
     let timing = arguments
         .leader_elect
@@ -170,23 +183,26 @@ async fn operate(arguments: RunArgs, traces: Option<&runtime::Traces>) -> Result
     runtime::start_telemetry(arguments.log_format, &arguments.log_level, traces)?;
     let shutdown = Shutdown::on_signals()?;
     let metrics = Arc::new(Metrics::default());
-    let readiness = Arc::new(Readiness::new(&["api-server", "crd", "caches"]));
+    let count = NonZeroU16::new(arguments.shards).unwrap_or(NonZeroU16::MIN);
+    // With several, each shard has its own.
+    let checks: &[&'static str] = if count > NonZeroU16::MIN { &[] } else { &CHECKS };
+    let readiness = Arc::new(Readiness::new(checks));
 
-    let token = match (&arguments.api_token_file, std::env::var(TOKEN_VARIABLE)) {
+    let variable = std::env::var(TOKEN_VARIABLE).ok();
+    let token = || match (&arguments.api_token_file, &variable) {
         (Some(file), _) => Some(TokenSource::file(file)),
-        (None, Ok(token)) => Some(TokenSource::fixed(token.into())),
-        (None, Err(_)) => {
-            tracing::warn!(
-                "no API token is given (--api-token-file, or {TOKEN_VARIABLE} for local use): there is no default \
-                 connection but a ClusterToolzzConnection of that name"
-            );
-            None
-        }
+        (None, Some(token)) => Some(TokenSource::fixed(token.clone().into())),
+        (None, None) => None,
     };
+    if token().is_none() {
+        tracing::warn!(
+            "no API token is given (--api-token-file, or {TOKEN_VARIABLE} for local use): there is no default connection \
+             but a ClusterToolzzConnection of that name"
+        );
+    }
     let clock = Clock::start();
-    let tenure = if timing.is_some() { Tenure::none() } else { Tenure::unlimited() };
     let config = Config {
-        tenure: tenure.clone(),
+        shares: count,
         request_timeout: request,
         rate_limit: NonZeroU32::new(arguments.rate_limit),
         allow_insecure_http: arguments.allow_insecure_http,
@@ -195,78 +211,120 @@ async fn operate(arguments: RunArgs, traces: Option<&runtime::Traces>) -> Result
         ..Config::new(arguments.api_url)
     };
     config.checked_url()?;
-    let connection = token
-        .map(|token| {
-            let observer = controller::Counting::of_default(Arc::clone(&metrics));
-            Connection::new(config.clone(), token, clock, Arc::new(observer))
-        })
-        .transpose()?;
-
     let kubernetes = kube::Config::infer().await.map_err(NoAccess::from)?;
     let operator_namespace = arguments
         .operator_namespace
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| kubernetes.default_namespace.clone());
-    let client = crate::kubernetes::client(kubernetes.clone(), tenure.clone(), clock).map_err(NoAccess::from)?;
     let namespaces = named(&arguments.namespaces);
-
-    let elect = |timing| {
-        let terms = runtime::Terms {
-            // One of its own: who does not lead must be able to write the Lease.
-            client: kube::Client::try_from(kubernetes).map_err(NoAccess::from)?,
-            namespace: operator_namespace.clone(),
-            name: arguments.lease_name,
-            identity: identity(),
-            timing,
+    let sharded = count > NonZeroU16::MIN;
+    // Of the lease that is held together.
+    let outer = Tenure::none();
+    let seat = |share: Share| {
+        let tenure = match timing {
+            None => Tenure::unlimited(),
+            Some(_) if sharded => outer.within(),
+            Some(_) => Tenure::none(),
         };
-        Ok::<_, Error>(Election::new(terms, tenure.clone(), clock, Arc::clone(&metrics), Arc::clone(&readiness)))
+        let config = Config { tenure: tenure.clone(), ..config.clone() };
+        let connection = token().map(|token| {
+            let observer = controller::Counting::of_default(Arc::clone(&metrics));
+            Connection::new(config, token, clock, Arc::new(observer))
+        });
+        Ok::<_, Error>(Seat {
+            share,
+            client: crate::kubernetes::client(kubernetes.clone(), tenure.clone(), clock).map_err(NoAccess::from)?,
+            connection: connection.transpose()?,
+            readiness: if sharded { Arc::new(Readiness::new(&CHECKS)) } else { Arc::clone(&readiness) },
+            tenure,
+        })
     };
-    let mut election = timing.map(elect).transpose()?;
-    let ended = shutdown.clone();
+    let mut seats = Share::all(count).map(seat).collect::<Result<Vec<_>, _>>()?;
+
+    let identity = identity();
+    let terms = |name: String, identity: &str, timing: runtime::Timing| {
+        // A client of its own: who does not lead must be able to write the Lease.
+        let client = kube::Client::try_from(kubernetes.clone()).map_err(NoAccess::from)?;
+        let (namespace, identity) = (operator_namespace.clone(), identity.to_owned());
+        Ok::<_, Error>(runtime::Terms { client, namespace, name, identity, timing })
+    };
+    let seated =
+        |seat: &Seat, terms| Election::new(terms, seat.tenure.clone(), clock, seat.teller(Arc::clone(&metrics)));
 
     let addr = arguments.http_addr;
-    let alone = Arc::clone(&metrics);
     let http = runtime::serve(addr, Arc::clone(&readiness), Arc::clone(&metrics), shutdown.clone());
-    let controller = controller::run(controller::Start {
-        client,
-        connection,
-        terms: controller::Terms {
-            config,
-            allow_adoption: arguments.allow_adoption,
-            allow_private_addresses: arguments.allow_private_addresses,
-            scoped: !namespaces.is_empty(),
-            operator_namespace,
-        },
-        clock,
-        namespaces,
-        reach,
-        concurrency: arguments.concurrency.get(),
-        targets: controller::Targets { config_maps: arguments.targets.iter().any(|kind| kind == "configmaps") },
-        settings: Settings {
-            resync_interval: arguments.resync_interval,
-            settle_period: settle,
-            deletion_deadline: arguments.deletion_deadline,
-        },
-        metrics,
-        readiness,
-        tenure,
-        shutdown,
-    });
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
-    let work = async {
-        let Some(election) = &mut election else {
-            alone.leading(true);
-            return controller.await.map_err(Error::from);
-        };
-        if !election.won(ended).await {
-            return Ok(());
+    let targets = controller::Targets { config_maps: arguments.targets.iter().any(|kind| kind == "configmaps") };
+    let settings = Settings {
+        resync_interval: arguments.resync_interval,
+        settle_period: settle,
+        deletion_deadline: arguments.deletion_deadline,
+    };
+    let work = {
+        let (metrics, operator_namespace) = (Arc::clone(&metrics), operator_namespace.clone());
+        move |seat: &Seat, shutdown: Shutdown| {
+            controller::run(controller::Start {
+                client: seat.client.clone(),
+                connection: seat.connection.clone(),
+                terms: controller::Terms {
+                    config: Config { tenure: seat.tenure.clone(), ..config.clone() },
+                    allow_adoption: arguments.allow_adoption,
+                    allow_private_addresses: arguments.allow_private_addresses,
+                    scoped: !namespaces.is_empty(),
+                    operator_namespace: operator_namespace.clone(),
+                },
+                clock,
+                namespaces: namespaces.clone(),
+                reach: reach.clone(),
+                share: seat.share,
+                concurrency: arguments.concurrency.get(),
+                targets,
+                settings,
+                metrics: Arc::clone(&metrics),
+                readiness: Arc::clone(&seat.readiness),
+                tenure: seat.tenure.clone(),
+                shutdown,
+            })
         }
-        let result = tokio::select! {
-            result = controller => result,
-            lost = election.lost() => return Err(lost.into()),
+    };
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
+    let lease = arguments.lease_name;
+    let work = async {
+        let Some(timing) = timing else {
+            metrics.leading(true);
+            let seat = seats.swap_remove(0);
+            return work(&seat, shutdown).await.map_err(Error::from);
         };
-        election.release().await;
-        Ok(result?)
+        if !sharded {
+            let seat = seats.swap_remove(0);
+            let election = seated(&seat, terms(lease, &identity, timing)?);
+            // Nobody asks for what there is one of.
+            let (_, asked) = tokio::sync::mpsc::channel(1);
+            return seat.serve(election, asked, work, shutdown).await;
+        }
+        let with_all = Arc::new(Readiness::new(&[]));
+        readiness.part("shards".to_owned(), Arc::clone(&with_all));
+        let waits = move |standing| {
+            with_all.stand_by(match standing {
+                Standing::Waiting { reads } => Some(reads),
+                Standing::Leading | Standing::Ended => None,
+            });
+        };
+        let together = terms(lease.clone(), &shards::together(count), timing)?;
+        let asking = terms(shards::lease_of_who_asks(&lease), &identity, timing)?;
+        let with_election = |seat: Seat| {
+            let terms = terms(shards::lease_of(&lease, seat.share.shard()), &identity, timing)?;
+            let election = seated(&seat, terms);
+            Ok::<_, Error>((seat, election))
+        };
+        let elections = shards::Elections {
+            together: Election::new(together, outer.clone(), clock, waits),
+            asking: Election::new(asking, Tenure::none(), clock, |_| ()),
+            seats: seats.into_iter().map(with_election).collect::<Result<_, _>>()?,
+            identity,
+            timing,
+            readiness: Arc::clone(&readiness),
+        };
+        shards::take_part(elections, work, shutdown).await
     };
     tokio::try_join!(async { http.await.map_err(|source| Error::Http { addr, source }) }, work)?;
     tracing::info!("ended");

@@ -12,7 +12,7 @@ use crate::{
     api::{CredentialId, LEDGER_ANNOTATION, Reason, TargetKind, ToolzzCredential, condition},
     plan::{Ledger, Memory, Place, Recorded, Settings},
     remote::{Clock, Tenure},
-    runtime::Metrics,
+    runtime::{Metrics, Share},
     secrets::{InstallationKey, Reach, SecretIndex},
 };
 
@@ -22,6 +22,10 @@ use super::{claims::Claims, events::Events, links::Links, watches::Caches};
 pub(super) struct Context {
     pub client: Client,
     pub reach: Reach,
+    /// Which resources it works on.
+    pub share: Share,
+    /// Those of others whose connection could not be used when they were last seen: what they hold is not known yet.
+    pub others: Mutex<HashMap<ObjectRef<ToolzzCredential>, ToolzzCredential>>,
     pub links: Arc<Links>,
     pub key: InstallationKey,
     pub secrets: SecretIndex,
@@ -75,13 +79,57 @@ impl Context {
     /// Keeps what is known of who holds what in step with what is recorded.
     pub fn claim(&self, object: &ToolzzCredential, recorded: &Recorded) {
         let Some(uid) = object.meta().uid.as_deref() else { return };
-        let service = self.links.of(object).map(|link| link.service.clone());
-        self.memories.while_known(uid, || match (recorded, service) {
-            (Recorded::Own(ledger), Ok(service)) => self.claims.set(object, &service, ledger),
+        let service = self.service(object);
+        self.memories.while_known(uid, || self.note_claim(object, uid, recorded, service));
+    }
+
+    fn service(&self, object: &ToolzzCredential) -> Option<String> {
+        self.links.of(object).ok().map(|link| link.service.clone())
+    }
+
+    fn note_claim(&self, object: &ToolzzCredential, uid: &str, recorded: &Recorded, service: Option<String>) {
+        match (recorded, service) {
+            (Recorded::Own(ledger), Some(service)) => self.claims.set(object, &service, ledger),
             // A connection that is away for a moment takes nothing away from anybody.
-            (Recorded::Own(_), Err(_)) => {}
+            (Recorded::Own(_), None) => {}
             _ => self.claims.remove(uid),
-        });
+        }
+    }
+
+    /// Whether a resource of this namespace is this shard's.
+    pub fn is_own(&self, namespace: Option<&str>) -> bool {
+        self.share.has(namespace.unwrap_or_default())
+    }
+
+    /// Takes note of what a resource of another shard holds, and of the connection it uses.
+    pub fn seen_elsewhere(&self, object: &ToolzzCredential) {
+        let Some(uid) = object.meta().uid.as_deref() else { return };
+        self.links.seen(object);
+        let service = self.service(object);
+        let mut others = lock(&self.others);
+        match service {
+            Some(_) => others.remove(&ObjectRef::from_obj(object)),
+            None => others.insert(ObjectRef::from_obj(object), object.clone()),
+        };
+        drop(others);
+        self.note_claim(object, uid, &self.recorded(object).0, service);
+    }
+
+    /// The connection of somebody else's resource changed.
+    pub fn look_elsewhere(&self, other: &ObjectRef<ToolzzCredential>) {
+        let object = lock(&self.others).get(other).cloned();
+        if let Some(object) = object {
+            self.seen_elsewhere(&object);
+        }
+    }
+
+    /// A resource of another shard is gone; its name may have been taken by another one.
+    pub fn gone_elsewhere(&self, uid: &str, other: &ObjectRef<ToolzzCredential>, name_is_free: bool) {
+        self.claims.remove(uid);
+        if name_is_free {
+            lock(&self.others).remove(other);
+            self.links.gone(other);
+        }
     }
 
     /// Takes note of an object of the watch, before it is reconciled. Whether it asks for a pass: it is new, or something
@@ -104,7 +152,7 @@ impl Context {
     pub fn name_is_free(&self, object: &ToolzzCredential) {
         self.secrets.remove(&ObjectRef::from_obj(object));
         self.config_maps.remove(&ObjectRef::from_obj(object));
-        self.links.gone(object);
+        self.links.gone(&ObjectRef::from_obj(object));
     }
 
     /// Forgets a resource that is gone, but nothing that is kept by its name: another may have it by now.
@@ -243,6 +291,11 @@ impl Memories {
     /// Whether the resource is there still; one that is gone is forgotten.
     pub fn know(&self, uid: &str) -> bool {
         lock(&self.0).contains_key(uid)
+    }
+
+    /// The uids of all that are there.
+    pub fn known(&self) -> Vec<String> {
+        lock(&self.0).keys().cloned().collect()
     }
 
     /// Does this unless the resource is gone.

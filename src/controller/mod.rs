@@ -31,7 +31,7 @@ use crate::{
     api::ToolzzCredential,
     plan::Settings,
     remote::{Clock, Connection, Tenure},
-    runtime::{Metrics, Readiness, Shutdown},
+    runtime::{Metrics, Readiness, Share, Shutdown},
     secrets::{InstallationKey, Reach, SecretIndex},
 };
 use claims::Claims;
@@ -59,6 +59,8 @@ pub struct Start {
     pub namespaces: Vec<String>,
     /// The Secrets it was given.
     pub reach: Reach,
+    /// Which of their resources to work on. Of the others is known what they hold.
+    pub share: Share,
     /// How many resources are worked on at a time.
     pub concurrency: u16,
     /// What virtual keys may be written to.
@@ -102,6 +104,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
         clock,
         namespaces,
         reach,
+        share,
         concurrency,
         targets,
         settings,
@@ -121,6 +124,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
         client: client.clone(),
         reach: reach.clone(),
         clock,
+        share,
         resync_interval: settings.resync_interval,
         claims: Arc::clone(&claims),
         metrics: Arc::clone(&metrics),
@@ -132,6 +136,8 @@ pub async fn run(start: Start) -> Result<(), Error> {
         links,
         client,
         reach,
+        share,
+        others: std::sync::Mutex::default(),
         key,
         secrets: SecretIndex::default(),
         config_maps: SecretIndex::default(),
@@ -156,6 +162,8 @@ pub async fn run(start: Start) -> Result<(), Error> {
 
     ghost::finish(&ctx).await;
     ctx.links.stop();
+    // The process may go on with other shards.
+    ctx.memories.known().iter().for_each(|uid| ctx.metrics.gone(uid));
     // The last events are still on their way; they end with the last sender.
     drop(ctx);
     let _ = tokio::time::timeout(Duration::from_secs(2), events_written).await;
@@ -176,7 +184,8 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ta
             if let Some(annotations) = &mut object.metadata.annotations {
                 annotations.remove(LAST_APPLIED);
             }
-        })
+        });
+    let credentials = watches::own(Arc::clone(ctx), credentials)
         .inspect(move |event| match event {
             Ok(watcher::Event::Init) => listed.clear(),
             Ok(watcher::Event::InitApply(object)) => {
@@ -223,7 +232,7 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ta
         stream::iter(calls)
     });
 
-    let links = ctx.links.woken(scope.clone()).map(|user| (user, Lane::Found));
+    let links = watches::own_users(Arc::clone(ctx), ctx.links.woken(scope.clone())).map(|user| (user, Lane::Found));
     let parts = ctx.reach.parts(scope.as_deref()).into_iter();
     let secrets =
         stream::select_all(parts.map(|part| watches::secrets(Arc::clone(ctx), part, all_listed.clone()).boxed()));

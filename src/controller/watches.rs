@@ -1,7 +1,7 @@
 //! The watch on Secrets, as metadata and without a store, and what is told of the caches.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt, future, stream};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::core::v1::{ConfigMap, Secret},
@@ -42,6 +42,61 @@ where
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     }
+}
+
+/// Of the events of resources, those that are this shard's. Of the others is noted what they hold: one credential has one
+/// resource, whoever works on it.
+pub(super) fn own(
+    ctx: Arc<Context>,
+    events: impl Stream<Item = watcher::Result<watcher::Event<ToolzzCredential>>> + Send,
+) -> impl Stream<Item = watcher::Result<watcher::Event<ToolzzCredential>>> + Send {
+    let mut others: HashMap<String, ObjectRef<ToolzzCredential>> = HashMap::new();
+    let mut listed: HashMap<String, ObjectRef<ToolzzCredential>> = HashMap::new();
+    events.filter_map(move |event| {
+        let is_own = |object: &ToolzzCredential| ctx.is_own(object.metadata.namespace.as_deref());
+        let uid = |object: &ToolzzCredential| object.metadata.uid.clone().unwrap_or_default();
+        let mut passes = true;
+        match &event {
+            Ok(watcher::Event::Init) => listed.clear(),
+            Ok(watcher::Event::InitApply(object)) if !is_own(object) => {
+                passes = false;
+                listed.insert(uid(object), ObjectRef::from_obj(object));
+                ctx.seen_elsewhere(object);
+            }
+            Ok(watcher::Event::InitDone) => {
+                for (uid, other) in others.iter().filter(|(uid, _)| !listed.contains_key(*uid)) {
+                    ctx.gone_elsewhere(uid, other, !listed.values().any(|one| one == other));
+                }
+                others = std::mem::take(&mut listed);
+            }
+            Ok(watcher::Event::Apply(object)) if !is_own(object) => {
+                passes = false;
+                others.insert(uid(object), ObjectRef::from_obj(object));
+                ctx.seen_elsewhere(object);
+            }
+            Ok(watcher::Event::Delete(object)) if !is_own(object) => {
+                passes = false;
+                others.remove(&uid(object));
+                ctx.gone_elsewhere(&uid(object), &ObjectRef::from_obj(object), true);
+            }
+            _ => {}
+        }
+        future::ready(passes.then_some(event))
+    })
+}
+
+/// Of those that are to be looked at again, this shard's.
+pub(super) fn own_users(
+    ctx: Arc<Context>,
+    users: impl Stream<Item = ObjectRef<ToolzzCredential>> + Send,
+) -> impl Stream<Item = ObjectRef<ToolzzCredential>> + Send {
+    users.filter(move |user| {
+        let own = ctx.is_own(user.namespace.as_deref());
+        if !own {
+            ctx.look_elsewhere(user);
+        }
+        future::ready(own)
+    })
 }
 
 /// The resources to look at again because a Secret of theirs came, changed or went.

@@ -26,6 +26,8 @@ pub struct Config {
     pub request_timeout: Duration,
     /// Requests per second; `None`: no limit of ours.
     pub rate_limit: Option<std::num::NonZeroU32>,
+    /// Among how many the rate limit is divided.
+    pub shares: std::num::NonZeroU16,
     /// `http://` also where it is not loopback.
     pub allow_insecure_http: bool,
     /// Hosts (`name` or `name:port`) the URL may have; empty: any. Who configures the operator may
@@ -54,6 +56,7 @@ impl Config {
             base_url: base_url.into(),
             request_timeout: Duration::from_secs(30),
             rate_limit: None,
+            shares: std::num::NonZeroU16::MIN,
             allow_insecure_http: false,
             allowed_hosts: Vec::new(),
             addresses: Addresses::Any,

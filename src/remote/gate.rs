@@ -83,7 +83,12 @@ struct Pause {
 
 impl Gate {
     pub(super) fn new(clock: Clock, config: &Config) -> Self {
-        let bucket = config.rate_limit.map(|limit| RateLimiter::direct(Quota::per_second(limit)));
+        // Rounded up: none for one would be none at all.
+        let share = |limit: std::num::NonZeroU32| {
+            let share = limit.get().div_ceil(config.shares.get().into());
+            std::num::NonZeroU32::new(share).unwrap_or(limit)
+        };
+        let bucket = config.rate_limit.map(|limit| RateLimiter::direct(Quota::per_second(share(limit))));
         Self {
             clock,
             bucket,
@@ -382,7 +387,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_bucket_holds_calls_back_and_a_pause_ends_their_waiting() {
         let mut config = Config::new("http://127.0.0.1");
-        config.rate_limit = std::num::NonZeroU32::new(2);
+        config.rate_limit = std::num::NonZeroU32::new(5);
+        config.shares = std::num::NonZeroU16::new(3).unwrap();
         let gate = Gate::new(Clock::start(), &config);
         assert!(gate.enter(Operation::List).await.is_ok());
         assert!(gate.enter(Operation::List).await.is_ok());

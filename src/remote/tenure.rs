@@ -24,22 +24,31 @@ pub const LEAST_TENURE: Duration = Duration::from_secs(1);
 /// Until when this process may write. Copies share it. It is asked at the point of effect: a process that was stopped
 /// and wakes after its time finds that it is over, however far it was.
 #[derive(Clone, Debug)]
-pub struct Tenure(Arc<AtomicU64>);
+pub struct Tenure {
+    own: Arc<AtomicU64>,
+    /// Of another one, that this one ends with.
+    within: Option<Arc<AtomicU64>>,
+}
 
 impl Tenure {
     /// For a process that is alone by other means.
     pub fn unlimited() -> Self {
-        Self(Arc::new(AtomicU64::new(u64::MAX)))
+        Self { own: Arc::new(AtomicU64::new(u64::MAX)), within: None }
     }
 
     /// Not yet.
     pub fn none() -> Self {
-        Self(Arc::default())
+        Self { own: Arc::default(), within: None }
+    }
+
+    /// Not yet, and never for longer than this one.
+    pub fn within(&self) -> Self {
+        Self { own: Arc::default(), within: Some(Arc::clone(&self.own)) }
     }
 
     /// Until then.
     pub fn extend(&self, until: Tick) {
-        self.0.store(until.0, Ordering::SeqCst);
+        self.own.store(until.0, Ordering::SeqCst);
     }
 
     /// No longer.
@@ -76,7 +85,8 @@ impl Tenure {
     }
 
     fn until(&self) -> Tick {
-        Tick(self.0.load(Ordering::SeqCst))
+        let until = |one: &AtomicU64| one.load(Ordering::SeqCst);
+        Tick(until(&self.own).min(self.within.as_deref().map_or(u64::MAX, until)))
     }
 }
 
@@ -131,6 +141,24 @@ mod tests {
         tenure.end();
         assert_eq!(tenure.remaining(Tick(0)), None);
         assert!(Tenure::unlimited().remaining(Tick(1 << 40)).is_some());
+    }
+
+    #[test]
+    fn ends_with_the_one_it_is_within() {
+        let outer = Tenure::none();
+        let (inner, sibling) = (outer.within(), outer.within());
+        let left = || [&outer, &inner, &sibling].map(|one| one.remaining(Tick(0)).map(|left| left.as_millis()));
+        inner.extend(Tick(9000));
+        assert_eq!(left(), [None; 3]);
+        outer.extend(Tick(5000));
+        assert_eq!(left(), [Some(5000), Some(5000), None]);
+        inner.extend(Tick(3000));
+        assert_eq!(left(), [Some(5000), Some(3000), None]);
+        inner.end();
+        assert_eq!(left(), [Some(5000), None, None], "the outer one goes on");
+        inner.extend(Tick(9000));
+        outer.end();
+        assert_eq!(left(), [None; 3]);
     }
 
     /// A process that is stopped and wakes late, seen from within: time passes, and no timer is looked at in between.

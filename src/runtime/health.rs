@@ -19,7 +19,11 @@ use tokio::net::TcpListener;
 use super::{Metrics, Shutdown};
 
 /// What must be so before the operator is ready, by name.
-pub struct Readiness(Mutex<Checks>);
+pub struct Readiness {
+    checks: Mutex<Checks>,
+    /// Of what works on its own within the process, by name.
+    parts: Mutex<BTreeMap<String, Arc<Readiness>>>,
+}
 
 struct Checks {
     checks: BTreeMap<&'static str, bool>,
@@ -30,7 +34,8 @@ struct Checks {
 impl Readiness {
     /// None of these is so yet.
     pub fn new(checks: &[&'static str]) -> Self {
-        Self(Mutex::new(Checks { checks: checks.iter().map(|check| (*check, false)).collect(), standby: None }))
+        let checks = checks.iter().map(|check| (*check, false)).collect();
+        Self { checks: Mutex::new(Checks { checks, standby: None }), parts: Mutex::default() }
     }
 
     /// One of them is so, or is so no longer.
@@ -46,11 +51,28 @@ impl Readiness {
     }
 
     fn lock(&self) -> MutexGuard<'_, Checks> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.checks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn parts(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Self>>> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A part is to be ready, too.
+    pub fn part(&self, name: String, part: Arc<Self>) {
+        self.parts().insert(name, part);
     }
 
     /// Whether all are so, and a line for each.
     pub fn report(&self) -> (bool, String) {
+        let own = self.report_own();
+        self.parts().iter().fold(own, |(all, text), (name, part)| {
+            let (ok, lines) = part.report();
+            (all && ok, text + &lines.replace(']', &format!("]{name} ")))
+        })
+    }
+
+    fn report_own(&self) -> (bool, String) {
         let state = self.lock();
         let checks = state.standby.map_or_else(|| state.checks.clone(), |ok| [("standby", ok)].into());
         let text = checks.iter().fold(String::new(), |mut text, (check, ok)| {
@@ -107,5 +129,11 @@ mod tests {
         assert_eq!(readiness.report(), (true, "[+]standby ok\n".to_owned()), "it has nothing else to be ready for");
         readiness.stand_by(None);
         assert!(!readiness.report().0);
+        readiness.set("crd", true);
+        let part = Arc::new(Readiness::new(&["caches"]));
+        readiness.part("shard-2".to_owned(), Arc::clone(&part));
+        assert_eq!(readiness.report(), (false, "[+]caches ok\n[+]crd ok\n[-]shard-2 caches not yet\n".to_owned()));
+        part.stand_by(Some(true));
+        assert!(readiness.report().0);
     }
 }

@@ -13,7 +13,7 @@
 //!
 //! Source: `k8s.io/client-go/tools/leaderelection`, whose fields and rules these are.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -22,8 +22,9 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, api::PostParams};
 use thiserror::Error;
+use tokio::sync::watch;
 
-use super::{Metrics, Readiness, Shutdown};
+use super::Shutdown;
 use crate::{
     api::{MANAGER, Tick},
     kubernetes::{answered, brief},
@@ -99,6 +100,11 @@ impl Timing {
         Ok(Self { duration, renew_deadline, retry_period })
     }
 
+    /// Between two tries to take or renew the lease.
+    pub fn retry_period(&self) -> Duration {
+        self.retry_period
+    }
+
     /// The most time for one try, so that there is another.
     fn patience(&self) -> Duration {
         self.renew_deadline / 2
@@ -124,6 +130,20 @@ pub struct Terms {
     pub timing: Timing,
 }
 
+/// What an election has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It waits for the lease, and can read it or not.
+    Waiting {
+        /// The last try had an answer.
+        reads: bool,
+    },
+    /// It holds the lease.
+    Leading,
+    /// It does so no longer.
+    Ended,
+}
+
 /// The lease is somebody else's, or could not be renewed in time.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("this process no longer holds the lease: {0}. It ends, so that nothing is done twice")]
@@ -135,11 +155,10 @@ pub struct Election {
     leases: Api<Lease>,
     tenure: Tenure,
     clock: Clock,
-    metrics: Arc<Metrics>,
-    readiness: Arc<Readiness>,
+    tell: Box<dyn Fn(Standing) + Send + Sync>,
     /// The Lease as it was seen last.
     seen: Option<Seen>,
-    leader: Option<String>,
+    leader: watch::Sender<Option<String>>,
     /// When the renewal that succeeded last was begun.
     renewed: Option<Tick>,
 }
@@ -153,10 +172,21 @@ struct Seen {
 
 impl Election {
     /// Tells by this tenure whether and how long this process leads.
-    pub fn new(terms: Terms, tenure: Tenure, clock: Clock, metrics: Arc<Metrics>, readiness: Arc<Readiness>) -> Self {
+    pub fn new(terms: Terms, tenure: Tenure, clock: Clock, tell: impl Fn(Standing) + Send + Sync + 'static) -> Self {
         let leases = Api::namespaced(terms.client.clone(), &terms.namespace);
-        readiness.stand_by(Some(false));
-        Self { terms, leases, tenure, clock, metrics, readiness, seen: None, leader: None, renewed: None }
+        tell(Standing::Waiting { reads: false });
+        let leader = watch::Sender::new(None);
+        Self { terms, leases, tenure, clock, tell: Box::new(tell), seen: None, leader, renewed: None }
+    }
+
+    /// Whether the last try had it.
+    pub fn holds(&self) -> bool {
+        self.renewed.is_some() && self.tenure.remaining(self.clock.now()).is_some()
+    }
+
+    /// Who holds the lease, as it was seen last.
+    pub fn leader(&self) -> watch::Receiver<Option<String>> {
+        self.leader.subscribe()
     }
 
     /// Waits until this process leads; false when the end was asked for before.
@@ -165,7 +195,7 @@ impl Election {
         tokio::pin!(ended);
         loop {
             let held = self.attempt(Duration::MAX).await;
-            self.readiness.stand_by(Some(held.is_ok()));
+            (self.tell)(Standing::Waiting { reads: held.is_ok() });
             match held {
                 // It may have been stopped meanwhile.
                 Ok(true) if self.tenure.remaining(self.clock.now()).is_some() => break,
@@ -178,25 +208,31 @@ impl Election {
             }
         }
         tracing::info!(lease = self.terms.name, identity = self.terms.identity, "leading");
-        self.metrics.leading(true);
-        self.readiness.stand_by(None);
+        (self.tell)(Standing::Leading);
         true
     }
 
     /// Renews the lease until it is lost; nothing may be written from then on.
     pub async fn lost(&mut self) -> Lost {
+        let mut pause = self.terms.timing.retry_period;
         loop {
-            tokio::time::sleep(self.terms.timing.retry_period).await;
+            tokio::time::sleep(pause).await;
             let held = match self.time_to_renew() {
                 Some(left) => self.attempt(left).await,
                 None => Err("it could not be renewed in time".to_owned()),
             };
             if self.time_to_renew().is_none() {
                 self.tenure.end();
-                self.metrics.leading(false);
-                let leader = self.leader.as_deref().unwrap_or_default();
+                (self.tell)(Standing::Ended);
+                let leader = self.leader.borrow().clone().unwrap_or_default();
                 return Lost(held.err().unwrap_or_else(|| format!("it is held by {leader:?}")));
             }
+            // Somebody wrote it at the same moment. Who share a lease must not meet again and again.
+            pause = if held == Ok(false) {
+                pause.mul_f64(rand::random_range(0.1..0.5))
+            } else {
+                self.terms.timing.retry_period
+            };
             if let Err(why) = held {
                 tracing::warn!(why, "the lease cannot be renewed; trying again");
             }
@@ -212,27 +248,28 @@ impl Election {
         (!left.is_zero()).then_some(left)
     }
 
-    /// Gives the lease up, so that nobody has to wait for its end.
-    pub async fn release(&mut self) {
-        self.metrics.leading(false);
+    /// Gives the lease up, so that nobody has to wait for its end; or to this one, and nobody else takes it meanwhile.
+    pub async fn release(&mut self, to: Option<String>) {
+        (self.tell)(Standing::Ended);
         self.tenure.end();
+        self.renewed = None;
         let released = tokio::time::timeout(self.terms.timing.patience(), async {
             let mut lease = self.leases.get(&self.terms.name).await?;
             let spec = lease.spec.get_or_insert_default();
             if spec.holder_identity.as_ref() == Some(&self.terms.identity) {
-                spec.holder_identity = None;
+                (spec.holder_identity, spec.renew_time) = (to, Some(MicroTime(Timestamp::now())));
                 self.leases.replace(&self.terms.name, &params(), &lease).await?;
             }
             Ok::<_, kube::Error>(())
         });
         match released.await {
-            Ok(Ok(())) => tracing::info!("the lease is given up"),
-            _ => tracing::warn!("the lease could not be given up; it ends by itself"),
+            Ok(Ok(())) => tracing::info!(lease = self.terms.name, "the lease is given up"),
+            _ => tracing::warn!(lease = self.terms.name, "the lease could not be given up; it ends by itself"),
         }
     }
 
     /// One try to take or renew the lease, within this time; whether this process holds it.
-    async fn attempt(&mut self, limit: Duration) -> Result<bool, String> {
+    pub async fn attempt(&mut self, limit: Duration) -> Result<bool, String> {
         let asked = self.clock.now();
         let limit = limit.min(self.terms.timing.patience());
         match tokio::time::timeout(limit, self.try_to_hold()).await {
@@ -255,20 +292,32 @@ impl Election {
         }
     }
 
+    /// Who holds the lease, where that has not ended; without trying to take it.
+    pub async fn look(&mut self) -> Result<Option<String>, String> {
+        let found = tokio::time::timeout(self.terms.timing.patience(), self.leases.get_opt(&self.terms.name)).await;
+        let found = found.map_err(|_| "the API server does not answer".to_owned())?;
+        let found = found.map_err(|error| format!("the API server: {}", brief(&error)))?;
+        let now = self.clock.now();
+        let seen = Seen::next(self.seen.take(), found.as_ref(), now);
+        let free = claim(&seen, now, "", self.terms.timing.duration, Timestamp::now()).is_some();
+        let holder = seen.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).filter(|_| !free);
+        self.seen = Some(seen);
+        Ok(holder)
+    }
+
     async fn try_to_hold(&mut self) -> kube::Result<bool> {
         let found = self.leases.get_opt(&self.terms.name).await?;
         let now = self.clock.now();
-        let seen =
-            self.seen.take().map_or_else(|| Seen::first(found.as_ref(), now), |seen| seen.then(found.as_ref(), now));
+        let seen = Seen::next(self.seen.take(), found.as_ref(), now);
         let next = claim(&seen, now, &self.terms.identity, self.terms.timing.duration, Timestamp::now());
         let holder = match &next {
             Some(_) => Some(self.terms.identity.clone()),
             None => seen.spec.as_ref().and_then(|spec| spec.holder_identity.clone()),
         };
         self.seen = Some(seen);
-        if holder != self.leader {
-            tracing::info!(leader = holder, "the lease has another holder");
-            self.leader = holder;
+        if holder != *self.leader.borrow() {
+            tracing::info!(lease = self.terms.name, leader = holder, "the lease has another holder");
+            self.leader.send_replace(holder);
         }
         let Some(spec) = next else { return Ok(false) };
         let lease = Lease {
@@ -298,6 +347,10 @@ impl Seen {
             spec: found.and_then(|lease| lease.spec.clone()),
             since: now,
         }
+    }
+
+    fn next(known: Option<Self>, found: Option<&Lease>, now: Tick) -> Self {
+        known.map_or_else(|| Self::first(found, now), |seen| seen.then(found, now))
     }
 
     /// What is known after another look.

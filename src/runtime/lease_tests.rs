@@ -1,4 +1,4 @@
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::http::{Method, Request, Response};
 use kube::client::Body;
@@ -172,8 +172,7 @@ fn candidate(server: &Server, identity: &str, retry: Option<Duration>) -> Electi
         identity: identity.to_owned(),
         timing: Timing::new(Duration::from_secs(15), None, retry).unwrap(),
     };
-    let readiness = Arc::new(Readiness::new(&[]));
-    Election::new(terms, Tenure::none(), Clock::start(), Arc::default(), readiness)
+    Election::new(terms, Tenure::none(), Clock::start(), |_| ())
 }
 
 /// One that has just won.
@@ -255,10 +254,71 @@ async fn a_lease_is_given_up_at_the_end() {
         if let Some(holder) = holder {
             server.hand_to(holder);
         }
-        election.release().await;
+        election.release(None).await;
         assert_eq!(server.holder().as_deref(), left, "nothing is taken from another");
         assert_eq!(election.remaining(), None);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_handed_over_is_nobody_elses_meanwhile() {
+    let server = Server::default();
+    let mut giver = leader(&server).await;
+    let (mut heir, mut third) = (candidate(&server, "heir", None), candidate(&server, "third", None));
+    assert_eq!(third.attempt(Duration::MAX).await, Ok(false));
+    tokio::time::advance(Duration::from_secs(14)).await;
+    giver.release(Some("heir".to_owned())).await;
+    assert_eq!(giver.remaining(), None);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    assert_eq!(third.attempt(Duration::MAX).await, Ok(false), "it waits anew");
+    assert_eq!(giver.attempt(Duration::MAX).await, Ok(false), "it is not the giver's any more");
+    assert_eq!(heir.attempt(Duration::MAX).await, Ok(true));
+    assert_eq!(heir.remaining(), Some(Duration::from_millis(13_500)));
+    // An heir that does not come is waited for as anybody.
+    heir.release(Some("nobody".to_owned())).await;
+    assert_eq!(third.attempt(Duration::MAX).await, Ok(false));
+    tokio::time::advance(Duration::from_secs(15)).await;
+    assert_eq!(third.attempt(Duration::MAX).await, Ok(true));
+}
+
+/// Processes of one number of shards hold the first lease together; one of another number waits until none of them is left.
+#[tokio::test(start_paused = true)]
+async fn who_share_an_identity_hold_a_lease_together() {
+    let server = Server::default();
+    let mut members = [candidate(&server, "3 shards", None), candidate(&server, "3 shards", None)];
+    let mut other = candidate(&server, "me", None);
+    for _ in 0..20 {
+        for member in &mut members {
+            assert_eq!(member.attempt(Duration::MAX).await, Ok(true));
+        }
+        assert_eq!(other.attempt(Duration::MAX).await, Ok(false));
+        tokio::time::advance(Duration::from_secs(2)).await;
+    }
+    // One of them is left.
+    for _ in 0..10 {
+        assert_eq!(members[0].attempt(Duration::MAX).await, Ok(true));
+        assert_eq!(other.attempt(Duration::MAX).await, Ok(false));
+        tokio::time::advance(Duration::from_secs(2)).await;
+    }
+    assert_eq!(members[1].remaining(), None, "it did not renew, whoever else did");
+    tokio::time::advance(Duration::from_secs(12)).await;
+    assert_eq!(other.attempt(Duration::MAX).await, Ok(false));
+    assert_eq!(members[0].remaining(), None);
+    tokio::time::advance(Duration::from_secs(3)).await;
+    assert_eq!(other.attempt(Duration::MAX).await, Ok(true));
+    assert_eq!(members[0].attempt(Duration::MAX).await, Ok(false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_takes_nothing_and_tells_who_is_alive() {
+    let server = Server::default();
+    let mut watcher = candidate(&server, "watcher", None);
+    assert_eq!(watcher.look().await, Ok(None));
+    let _leader = leader(&server).await;
+    assert_eq!(watcher.look().await, Ok(Some("me".to_owned())));
+    tokio::time::advance(Duration::from_secs(15)).await;
+    assert_eq!(watcher.look().await, Ok(None), "not heard of");
+    assert_eq!(server.holder().as_deref(), Some("me"));
 }
 
 /// A machine with a process in an election. Its clock, with every timer in it, goes at a rate of its own.

@@ -1,7 +1,7 @@
 //! What is counted, in OpenMetrics text.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError, Weak, atomic::AtomicU64},
     time::{Duration, Instant},
 };
@@ -36,6 +36,11 @@ struct ByReason {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Shard {
+    shard: u16,
+}
+
 /// The operator's metrics. Every name begins with `toolzz_operator_`.
 pub struct Metrics {
     registry: Registry,
@@ -53,6 +58,7 @@ pub struct Metrics {
     listing_age: Gauge<f64, AtomicU64>,
     listing_rows: Gauge,
     leading: Gauge,
+    shards: Family<Shard, Gauge>,
     ready: Gauge,
     state: Mutex<State>,
 }
@@ -66,6 +72,8 @@ struct State {
     queues: Vec<Weak<dyn Due>>,
     /// When each listing was last read, and its rows.
     listings: HashMap<String, (Instant, usize)>,
+    /// What this process works on.
+    shards: BTreeSet<u16>,
 }
 
 /// Something in which passes wait.
@@ -96,6 +104,7 @@ impl Default for Metrics {
             listing_age: Gauge::default(),
             listing_rows: Gauge::default(),
             leading: Gauge::default(),
+            shards: Family::default(),
             ready: Gauge::default(),
             state: Mutex::default(),
             registry: Registry::default(),
@@ -140,9 +149,10 @@ impl Default for Metrics {
         );
         registry.register(
             "leader",
-            "1 while this process works: it holds the lease, or there is none",
+            "1 while this process works: it holds the lease (of several shards, one of them), or there is none",
             metrics.leading.clone(),
         );
+        registry.register("shard", "1 while this process works on the shard", metrics.shards.clone());
         registry.register("ready", "1 while /readyz says so, also of a process that stands by", metrics.ready.clone());
         registry.register("events", "Events written", metrics.events.clone());
         registry.register_with_unit(
@@ -219,6 +229,18 @@ impl Metrics {
     /// Whether this process works.
     pub fn leading(&self, so: bool) {
         self.leading.set(so.into());
+    }
+
+    /// Whether this process works on a shard, of several.
+    pub fn shard(&self, shard: u16, so: bool) {
+        self.shards.get_or_create_owned(&Shard { shard }).set(so.into());
+        let mut state = self.state();
+        if so {
+            state.shards.insert(shard)
+        } else {
+            state.shards.remove(&shard)
+        };
+        self.leading(!state.shards.is_empty());
     }
 
     /// How many strays a listing shows.
@@ -331,6 +353,18 @@ mod tests {
         says(3, 7);
         drop(two);
         says(2, 3);
+    }
+
+    #[test]
+    fn who_works_on_any_shard_works() {
+        let metrics = Metrics::default();
+        let has = |line: &str| metrics.text().lines().any(|one| one == line);
+        assert!(!metrics.text().contains("shard="));
+        for (shard, so, leader) in [(0, false, 0), (1, true, 1), (2, true, 1), (1, false, 1), (2, false, 0)] {
+            metrics.shard(shard, so);
+            assert!(has(&format!("toolzz_operator_shard{{shard=\"{shard}\"}} {}", u8::from(so))));
+            assert!(has(&format!("toolzz_operator_leader {leader}")), "{shard} {so}");
+        }
     }
 
     #[test]

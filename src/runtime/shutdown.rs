@@ -38,6 +38,19 @@ impl Shutdown {
         *self.0.borrow()
     }
 
+    /// One that is asked for with this one, or before it by what is returned beside.
+    pub fn before(&self) -> (watch::Sender<bool>, Self) {
+        let (tell, told) = watch::channel(self.is_requested());
+        let (all, with_all) = (self.clone(), tell.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = all.requested() => { with_all.send_replace(true); }
+                () = with_all.closed() => {}
+            }
+        });
+        (tell, Self(told))
+    }
+
     /// Waits until the end is asked for.
     pub async fn requested(mut self) {
         // An error means that nobody can ask any more.

@@ -29,6 +29,7 @@ mod rotation;
 mod runs;
 mod schema;
 mod sequences;
+mod shards;
 mod shared;
 mod shell;
 mod support;

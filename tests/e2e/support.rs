@@ -40,6 +40,8 @@ pub struct Lab {
     pub directory: PathBuf,
     pub operator: Option<Operator>,
     pub flags: Vec<String>,
+    /// The namespaces of the operators, where that is not the room's own.
+    pub scope: Option<Vec<String>>,
     /// More variables for the operators.
     pub environment: Vec<(&'static str, String)>,
     /// Whom the API server takes the operators behind a proxy for: the administrator, unless a test says otherwise.
@@ -110,6 +112,7 @@ impl Lab {
             flags: ["--settle-period=4s", "--request-timeout=3s", "--resync-interval=10m", "--allow-adoption"]
                 .map(str::to_owned)
                 .to_vec(),
+            scope: None,
             environment: Vec::new(),
             identity: plane.kubeconfig().to_owned(),
             proxy: None,
@@ -399,9 +402,10 @@ pub struct Operator {
 
 impl Operator {
     fn start(lab: &Lab, flags: &[String], token: &str) -> Self {
+        let namespaces = lab.scope.as_ref().map_or_else(|| lab.namespace.clone(), |scope| scope.join(","));
         let args = [
             "--namespaces",
-            &lab.namespace,
+            &namespaces,
             "--http-addr",
             "127.0.0.1:0",
             "--log-level",
@@ -418,7 +422,7 @@ impl Operator {
             .args(flags)
             .env_clear()
             .env("KUBECONFIG", lab.kubeconfig())
-            .env("POD_NAMESPACE", &lab.namespace)
+            .env("POD_NAMESPACE", lab.scope.as_ref().map_or(&lab.namespace, |_| &lab.home))
             .env("TOOLZZ_API_URL", lab.simulator.url())
             .env("TOOLZZ_API_TOKEN_FILE", &file)
             .envs(lab.environment.clone());

@@ -229,6 +229,9 @@ scope
   (printf "--lease-name=%s" (include "toolzz-operator.fullname" .))
   (printf "--lease-duration=%s" $values.leaderElection.leaseDuration)
 ) -}}
+{{- if gt (int $values.sharding.shards) 1 -}}
+{{- $args = append $args (printf "--shards=%d" (int $values.sharding.shards)) -}}
+{{- end -}}
 {{- with $values.leaderElection.renewDeadline -}}
 {{- $args = append $args (printf "--lease-renew-deadline=%s" .) -}}
 {{- end -}}
@@ -237,6 +240,8 @@ scope
 {{- end -}}
 {{- else if gt (int $values.replicas) 1 -}}
 {{- fail "replicas: more than one needs leaderElection.enabled: without it all would work at once" -}}
+{{- else if gt (int $values.sharding.shards) 1 -}}
+{{- fail "sharding.shards: more than one needs leaderElection.enabled: a Lease says who works on a shard" -}}
 {{- end -}}
 {{- $args = concat $args (list
   (printf "--resync-interval=%s" $values.resyncInterval)

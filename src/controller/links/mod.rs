@@ -30,7 +30,7 @@ use super::{claims::Claims, context::lock, events::Events};
 use crate::{
     api::{ConnectionKey, Reason, ToolzzCredential},
     remote::{Clock, Config, Connection, State},
-    runtime::Metrics,
+    runtime::{Metrics, Share},
     secrets::{Part, Reach},
 };
 use build::{Problem, Recipe};
@@ -60,6 +60,7 @@ pub(super) struct Shared {
     pub client: Client,
     pub reach: Reach,
     pub clock: Clock,
+    pub share: Share,
     pub resync_interval: std::time::Duration,
     pub claims: Arc<Claims>,
     pub metrics: Arc<Metrics>,
@@ -168,7 +169,10 @@ impl Links {
     /// Ends every task.
     pub fn stop(&self) {
         lock(&self.tasks).clear();
-        lock(&self.state).entries.clear();
+        let keys: Vec<ConnectionKey> = lock(&self.state).entries.drain().map(|(key, _)| key).collect();
+        for key in keys.into_iter().chain([ConnectionKey::default_of_cluster()]) {
+            self.shared.metrics.connection_gone(&key.to_string());
+        }
         lock(&self.wakers).clear();
     }
 
@@ -273,8 +277,8 @@ impl Links {
     }
 
     /// A resource is gone.
-    pub fn gone(&self, object: &ToolzzCredential) {
-        lock(&self.state).part(&ObjectRef::from_obj(object));
+    pub fn gone(&self, user: &User) {
+        lock(&self.state).part(user);
     }
 
     /// The resources of a scope to look at again because their connection changed.

@@ -38,6 +38,10 @@ struct Finding {
 impl Links {
     /// Asks a connection that nobody uses, or that fails, and keeps its status. Ends with its entry.
     pub(super) async fn tend(self: Arc<Self>, key: ConnectionKey, changed: Arc<Notify>) {
+        // Its status is its owner's: the shard of its namespace, or of its own name where it has none.
+        if !self.shared.share.has(key.namespace.as_ref().unwrap_or(&key.name)) {
+            return;
+        }
         let mut written: Option<Instant> = None;
         loop {
             let Some((object, link, users)) = self.entry(&key) else { return };

@@ -1,0 +1,196 @@
+//! Who works, and on what: one shard or several, each by a Lease of its own.
+//!
+//! With several shards the Lease of the given name is held by all processes of one number of shards together, under an
+//! identity that says the number. A process of another number, also one that knows nothing of shards, is kept out by it as
+//! any second process is by a leader. Each shard has a Lease beside, and its tenure ends with that of the first one.
+//! So nobody works on a shard whose namespaces somebody else counts to another.
+
+use std::{convert::Infallible, num::NonZeroU16, sync::Arc};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+
+use super::run::Error;
+use crate::{
+    controller,
+    remote::{Connection, Tenure},
+    runtime::{Balance, Election, Metrics, Readiness, Share, Shutdown, Standing, Timing},
+};
+
+/// What the processes of one number of shards call themselves together.
+pub(super) fn together(shards: NonZeroU16) -> String {
+    format!("{shards} shards")
+}
+
+/// The Lease of a shard.
+pub(super) fn lease_of(name: &str, shard: u16) -> String {
+    format!("{name}-{shard}")
+}
+
+/// The Lease of who asks for a shard.
+pub(super) fn lease_of_who_asks(name: &str) -> String {
+    format!("{name}-asking")
+}
+
+/// A process's place at one shard: taken when its lease is held.
+pub(super) struct Seat {
+    pub share: Share,
+    pub tenure: Tenure,
+    pub client: kube::Client,
+    pub connection: Option<Connection>,
+    pub readiness: Arc<Readiness>,
+}
+
+impl Seat {
+    /// What there is to tell of an election for it.
+    pub fn teller(&self, metrics: Arc<Metrics>) -> impl Fn(Standing) + Send + Sync + use<> {
+        let (share, readiness) = (self.share, Arc::clone(&self.readiness));
+        let leading = move |so| {
+            if share == Share::WHOLE { metrics.leading(so) } else { metrics.shard(share.shard(), so) }
+        };
+        move |standing| match standing {
+            Standing::Waiting { reads } => {
+                // Also of a shard that nobody has worked on yet there is something to ask for.
+                leading(false);
+                readiness.stand_by(Some(reads));
+            }
+            Standing::Leading => {
+                leading(true);
+                readiness.stand_by(None);
+            }
+            Standing::Ended => leading(false),
+        }
+    }
+
+    /// Works whenever it holds the lease, until the shutdown. Who is `asked` for gets the lease when the work has ended.
+    pub async fn serve<W>(
+        self,
+        mut election: Election,
+        mut asked: mpsc::Receiver<String>,
+        work: impl Fn(&Self, Shutdown) -> W,
+        shutdown: Shutdown,
+    ) -> Result<(), Error>
+    where
+        W: Future<Output = Result<(), controller::Error>>,
+    {
+        while election.won(shutdown.clone()).await {
+            // What was asked of an earlier term.
+            while asked.try_recv().is_ok() {}
+            let (end, ended) = shutdown.before();
+            let mut heir = None;
+            let mut work = std::pin::pin!(work(&self, ended));
+            let result = loop {
+                tokio::select! {
+                    result = &mut work => break result,
+                    lost = election.lost() => return Err(lost.into()),
+                    Some(next) = asked.recv(), if heir.is_none() => {
+                        tracing::info!(shard = self.share.shard(), to = next, "handing the shard over");
+                        heir = Some(next);
+                        end.send_replace(true);
+                    }
+                }
+            };
+            election.release(heir.filter(|_| result.is_ok())).await;
+            result?;
+            if shutdown.is_requested() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The elections that several shards take.
+pub(super) struct Elections {
+    pub identity: String,
+    pub timing: Timing,
+    /// For the lease that is held together.
+    pub together: Election,
+    /// For the lease of who asks.
+    pub asking: Election,
+    /// Of the process: each seat is a part of it.
+    pub readiness: Arc<Readiness>,
+    /// For each seat.
+    pub seats: Vec<(Seat, Election)>,
+}
+
+/// Takes part in the work on all shards until the shutdown.
+pub(super) async fn take_part<W>(
+    elections: Elections,
+    work: impl Fn(&Seat, Shutdown) -> W + Clone + Send + Sync + 'static,
+    shutdown: Shutdown,
+) -> Result<(), Error>
+where
+    W: Future<Output = Result<(), controller::Error>> + Send + 'static,
+{
+    let Elections { identity, timing, mut together, mut asking, readiness, seats } = elections;
+    if !together.won(shutdown.clone()).await {
+        return Ok(());
+    }
+    let (end, ended) = shutdown.before();
+    let (mut holders, mut asks, mut tasks) = (Vec::new(), Vec::new(), JoinSet::new());
+    for (seat, election) in seats {
+        // Not before: who waits for those of another number to go is ready.
+        readiness.part(format!("shard-{}", seat.share.shard()), Arc::clone(&seat.readiness));
+        holders.push(election.leader());
+        let (ask, asked) = mpsc::channel(1);
+        asks.push(ask);
+        tasks.spawn(seat.serve(election, asked, work.clone(), ended.clone()));
+    }
+    let all = async {
+        let mut first = Ok(());
+        while let Some(result) = tasks.join_next().await {
+            let result = result.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+            if first.is_ok() && result.is_err() {
+                // The others are given up in order.
+                first = result;
+                end.send_replace(true);
+            }
+        }
+        first
+    };
+    let result = tokio::select! {
+        result = all => result,
+        lost = together.lost() => Err(lost.into()),
+        never = keep_balance(&identity, timing, &mut asking, &holders, &asks) => match never {},
+    };
+    if asking.holds() {
+        asking.release(None).await;
+    }
+    result
+}
+
+/// Asks for a shard where others have more, and gives one to who asks.
+async fn keep_balance(
+    identity: &str,
+    timing: Timing,
+    asking: &mut Election,
+    holders: &[watch::Receiver<Option<String>>],
+    asks: &[mpsc::Sender<String>],
+) -> Infallible {
+    loop {
+        tokio::time::sleep(timing.retry_period()).await;
+        let asks_now = match asking.look().await {
+            Ok(asks_now) => asks_now,
+            Err(why) => {
+                tracing::debug!(why, "who asks for a shard cannot be read");
+                continue;
+            }
+        };
+        let known: Vec<Option<String>> = holders.iter().map(|holder| holder.borrow().clone()).collect();
+        match Balance::of(identity, &known, asks_now.as_deref()) {
+            Balance::Ask => {
+                // The next round tells.
+                let _ = asking.attempt(std::time::Duration::MAX).await;
+            }
+            Balance::Give { shard, to } => {
+                // Full: it is asked already.
+                let _ = asks[shard].try_send(to);
+            }
+            Balance::Rest if asking.holds() => asking.release(None).await,
+            Balance::Rest => {}
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Several operators share the namespaces: each shard has a Lease and one holder, whoever comes and goes.
+
+use std::{collections::BTreeMap, num::NonZeroU16, time::Duration};
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use serde_json::json;
+use toolzz_operator::runtime::Share;
+
+use super::{leader::lab, support::*};
+
+const SHARDS: u16 = 3;
+/// Far beyond what taking and handing over takes.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A room with namespaces of every shard; `--namespaces` of its operators names them all.
+struct Shards {
+    lab: Lab,
+    namespaces: Vec<String>,
+}
+
+fn all() -> impl Iterator<Item = Share> {
+    Share::all(NonZeroU16::new(SHARDS).unwrap())
+}
+
+impl Shards {
+    async fn new(prefix: &str) -> Self {
+        let mut lab = lab(prefix).await;
+        let mut namespaces = Vec::new();
+        // Two of each.
+        let missing = |namespaces: &[String]| {
+            all().any(|share| namespaces.iter().filter(|namespace| share.has(namespace)).count() < 2)
+        };
+        while missing(&namespaces) {
+            namespaces.push(lab.plane.unique_namespace(prefix).await.unwrap());
+        }
+        lab.environment.push(("TOOLZZ_SHARDS", SHARDS.to_string()));
+        lab.scope = Some(namespaces.clone());
+        Self { lab, namespaces }
+    }
+
+    /// A credential of this name in every namespace, under names that Toolzz can tell apart.
+    async fn create(&mut self, name: &str) {
+        for namespace in &self.namespaces {
+            self.lab.namespace.clone_from(namespace);
+            self.lab.credential_with(name, json!({"name": format!("{namespace}-{name}")})).await;
+        }
+    }
+
+    /// Waits until all of this name are ready; each was created once, and none ever twice active.
+    async fn until_ready(&mut self, name: &str) {
+        for namespace in &self.namespaces {
+            self.lab.namespace.clone_from(namespace);
+            self.lab.until_ready(name).await;
+            self.lab.assert_one_active(&format!("{namespace}-{name}"));
+        }
+    }
+
+    /// Who holds each shard.
+    async fn holders(&self) -> Vec<Option<String>> {
+        let leases: Api<Lease> = Api::namespaced(self.lab.client.clone(), &self.lab.home);
+        let mut holders = Vec::new();
+        for share in all() {
+            let lease = leases.get_opt(&format!("toolzz-operator-{}", share.shard())).await.unwrap();
+            holders.push(lease.and_then(|lease| lease.spec?.holder_identity));
+        }
+        holders
+    }
+
+    /// Waits until so many processes share the shards evenly, none of them these.
+    async fn until_shared_by(&self, count: usize, gone: &[String]) -> Vec<String> {
+        let shared = async {
+            loop {
+                let holders = self.holders().await;
+                let mut each: BTreeMap<String, usize> = BTreeMap::new();
+                holders.iter().flatten().for_each(|holder| *each.entry(holder.clone()).or_default() += 1);
+                let even = each.values().max().unwrap_or(&0) - each.values().min().unwrap_or(&0) < 2;
+                let held = holders.iter().all(Option::is_some);
+                if held && even && each.len() == count && !gone.iter().any(|gone| each.contains_key(gone)) {
+                    return holders.into_iter().flatten().collect();
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, shared).await.unwrap_or_else(|_| panic!("not shared by {count}"))
+    }
+
+    /// Of each shard, how many of these work on it by their own word: at most one at any time.
+    fn assert_no_two(&self, operators: &[&Operator]) {
+        for share in all() {
+            let line = format!("toolzz_operator_shard{{shard=\"{}\"}} 1", share.shard());
+            let at_work = operators.iter().filter(|one| one.get("/metrics").1.lines().any(|each| each == line));
+            assert!(at_work.count() <= 1, "{line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn three_share_the_work_and_one_that_comes_or_goes_doubles_nothing() {
+    let _turn = turn().await;
+    let mut room = Shards::new("shards").await;
+    let first = room.lab.another_operator();
+    let alone = room.until_shared_by(1, &[]).await;
+    room.create("a").await;
+    room.until_ready("a").await;
+    // One comes, and another: each gets its part, handed over in order.
+    let second = room.lab.another_operator();
+    let mut third = room.lab.another_operator();
+    room.create("b").await;
+    let three = room.until_shared_by(3, &[]).await;
+    assert!(three.contains(&alone[0]));
+    room.until_ready("b").await;
+    room.assert_no_two(&[&first, &second, &third]);
+    // One is killed: its shard is taken over within the lease.
+    let before = room.holders().await;
+    third.kill();
+    room.create("c").await;
+    let two = room.until_shared_by(2, &[]).await;
+    assert!(two.iter().zip(before).filter(|(now, before)| Some((*now).clone()) != *before).count() == 1);
+    room.until_ready("c").await;
+    room.assert_no_two(&[&first, &second]);
+    // One ends: at once.
+    assert_eq!(second.terminate(), Some(0));
+    room.create("d").await;
+    room.until_shared_by(1, &[]).await;
+    room.until_ready("d").await;
+    let created = 4 * room.namespaces.len();
+    assert_eq!((room.lab.simulator.posts(), room.lab.simulator.puts()), (created, created));
+    assert_eq!(first.terminate(), Some(0));
+    assert_eq!(room.holders().await, [const { None }; SHARDS as usize]);
+}
+
+#[tokio::test]
+async fn one_that_sleeps_through_its_lease_writes_nothing_when_it_wakes() {
+    let _turn = turn().await;
+    let mut room = Shards::new("slept").await;
+    let mut sleeper = room.lab.another_operator();
+    let gone = room.until_shared_by(1, &[]).await;
+    sleeper.signal("STOP");
+    let (_second, _third) = (room.lab.another_operator(), room.lab.another_operator());
+    room.create("a").await;
+    room.until_shared_by(2, &gone[..1]).await;
+    room.until_ready("a").await;
+    let sent = (room.lab.simulator.posts(), room.lab.simulator.puts());
+    sleeper.signal("CONT");
+    assert_eq!(sleeper.until_ended().await, Some(1));
+    assert_eq!((room.lab.simulator.posts(), room.lab.simulator.puts()), sent, "it wrote");
+}
+
+/// One credential has one resource, also between shards.
+#[tokio::test]
+async fn what_another_shard_holds_is_not_taken_over() {
+    let mut room = Shards::new("held").await;
+    let _all = [room.lab.another_operator(), room.lab.another_operator(), room.lab.another_operator()];
+    room.until_shared_by(3, &[]).await;
+    let of = |shard: usize| room.namespaces.iter().find(|one| all().nth(shard).unwrap().has(one)).unwrap().clone();
+    let (mine, theirs) = (of(0), of(1));
+    room.lab.namespace = mine;
+    room.lab.credential("openai").await;
+    let id = room.lab.until_ready("openai").await.status.unwrap().id.unwrap();
+    room.lab.namespace = theirs;
+    room.lab.credential_with("other", json!({"externalId": id})).await;
+    room.lab.until_reason("other", "NameConflict").await;
+    assert_eq!(room.lab.simulator.posts(), 1);
+}
+
+/// Processes of another number of shards wait until none of the first is left.
+#[tokio::test]
+async fn another_number_of_shards_waits() {
+    let mut room = Shards::new("number").await;
+    let one = room.lab.another_operator();
+    room.until_shared_by(1, &[]).await;
+    room.lab.environment.retain(|(name, _)| *name != "TOOLZZ_SHARDS");
+    let whole = room.lab.another_operator();
+    assert_eq!(whole.until_readyz(200).await, "[+]standby ok\n");
+    room.create("a").await;
+    room.until_ready("a").await;
+    assert!(!whole.get("/metrics").1.contains("remote_calls_total{"));
+    assert_eq!(one.terminate(), Some(0));
+    whole.until_metric("toolzz_operator_leader 1").await;
+    room.create("b").await;
+    room.until_ready("b").await;
+    assert_eq!(room.lab.simulator.posts(), 2 * room.namespaces.len());
+}
