@@ -17,7 +17,7 @@ use k8s_openapi::{
 use kube::{
     Api, Client, Resource,
     core::PartialObjectMeta,
-    runtime::{WatchStreamExt, watcher},
+    runtime::{WatchStreamExt, reflector::ObjectRef, watcher},
 };
 
 use super::{
@@ -26,7 +26,7 @@ use super::{
     work::Call,
 };
 use crate::{
-    api::TARGET_LABEL,
+    api::{TARGET_LABEL, ToolzzCredential},
     kubernetes::{brief, timed},
     runtime::Readiness,
     secrets::{Part, Reach, SecretIndex},
