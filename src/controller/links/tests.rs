@@ -27,7 +27,7 @@ fn with_queue() -> (Arc<Links>, watch::Queue) {
         client,
         reach: Default::default(),
         clock: Clock::start(),
-        share: crate::runtime::Share::WHOLE,
+        share: Share::WHOLE,
         resync_interval: std::time::Duration::from_secs(600),
         claims: Arc::default(),
         metrics,
