@@ -106,3 +106,19 @@ fn a_create_that_was_answered_and_is_not_listed_yet_is_not_sent_again_at_once() 
     view.memory.recorded(&Recorded::Own(ledger()), &ledger());
     assert_eq!(view.memory.given_up, None);
 }
+
+#[test]
+fn what_is_marked_and_cannot_be_read_is_not_created_again() {
+    for given_up in [None, Some(after(1))] {
+        let mut view = fresh();
+        view.memory.given_up = given_up;
+        view.sight.listing = Some(ListingFacts { complete: false, ..listing(after(50)).unwrap() });
+        assert!(matches!(at(&view, 51), Step::Post(_)), "another odd row is in nobody's way");
+        view.sight.marked_unread = true;
+        let publication = published(at(&view, 51));
+        assert_eq!(condition(&publication.status.conditions, "Ready").unwrap().reason, "OutcomeUnknown");
+        view.status = publication.status;
+        assert_eq!(at(&view, 51), Step::Rest(Some(just_after(after(95)))));
+        assert!(matches!(at(&view, 96), Step::Look { began_after, .. } if began_after == after(95)));
+    }
+}

@@ -118,6 +118,7 @@ impl World {
             recorded: ledger.and_then(|ledger| row(&ledger.id)),
             retiring: ledger.iter().flat_map(|ledger| &ledger.retiring).filter_map(|old| row(&old.id)).collect(),
             marked,
+            marked_unread: false,
             namesakes: namesakes
                 .map(|(place, known)| seen(*place, *known))
                 .filter(|seen| !held(&seen.row.id))
