@@ -448,6 +448,16 @@ fn a_forged_ledger_counts_as_none_and_a_former_one_is_taken_only_if_nobody_holds
     let anew = Desired { on_conflict: OnConflict::CreateNew, ..desired() };
     assert_eq!(reason(next(&anew, &view, &SETTINGS, after(2))).0, Reason::LedgerInvalid, "it would double");
 
+    // It had one, which may be of another name by now.
+    let had = View { status: settled().status, ..view.clone() };
+    let adopting = Desired { on_conflict: OnConflict::Adopt, ..desired() };
+    for wish in [desired(), anew, adopting.clone()] {
+        assert_eq!(reason(next(&wish, &had, &SETTINGS, after(2))).0, Reason::LedgerInvalid, "{wish:?}");
+    }
+    let mut named = had;
+    named.sight.namesakes = vec![seen("c1", "OpenAI", "s1", true)];
+    assert!(matches!(next(&adopting, &named, &SETTINGS, after(2)), Step::Post(_)), "that is taken over");
+
     let former = Ledger { uid: "another".into(), ..ledger() };
     view.recorded = Recorded::Former { ledger: former.clone(), held: true };
     assert!(matches!(step(&view), Step::Post(_)));
