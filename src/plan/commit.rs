@@ -73,8 +73,8 @@ impl Planner<'_> {
         let stale = Tick((self.now - Tick(0)).saturating_sub(self.settings.resync_interval).as_millis() as u64);
         let since = [memory.doubt, self.requested()].into_iter().flatten().fold(stale, Tick::max);
         let fresh = |at: Tick| at > since || at == Tick(0) && since == Tick(0);
-        // What an earlier update, whose answer was lost, has done in the end only a listing after that tells.
-        if let Some(late_until) = memory.late_until.filter(|late_until| *late_until < self.now)
+        // What an update that may come late has done in the end only a listing after that tells.
+        if let Some(late_until) = self.late_until().filter(|late_until| *late_until < self.now)
             && view.sight.listing.is_none_or(|listing| listing.began_at <= late_until)
         {
             return Err(self.look(late_until));

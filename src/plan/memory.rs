@@ -59,6 +59,8 @@ pub struct Memory {
     pub in_place: Option<SentInPlace>,
     /// This process wrote the first record: no update of another one is on its way.
     pub began_here: bool,
+    /// This process wrote the status, or tried to.
+    pub published: bool,
     /// This process recorded that the material is unknown: none before it has an update on its way that carries any.
     pub marked_unknown: bool,
     /// The last value of the user's request, and when it was seen.
@@ -115,6 +117,11 @@ impl Memory {
     /// A POST is sent: whatever becomes of it, what was known of an earlier one is settled by now.
     pub fn posting(&mut self) {
         self.create_settled();
+    }
+
+    /// The status is written: whatever becomes of that, it does not stand as an earlier process left it.
+    pub fn publishing(&mut self) {
+        self.published = true;
     }
 
     fn create_settled(&mut self) {

@@ -23,7 +23,7 @@ pub fn next(desired: &Desired, view: &View, settings: &Settings, now: Tick) -> S
         Plan::Do(step) => step,
         Plan::Tell(mut verdict) => {
             // Then it is looked at once more.
-            let late = view.memory.late_until.filter(|late_until| *late_until >= now).map(just_after);
+            let late = planner.late_until().filter(|late_until| *late_until >= now).map(just_after);
             verdict.wake = verdict.wake.into_iter().chain(late).min();
             report(desired, view, &verdict)
                 .map_or(Step::Rest(verdict.wake), |publication| Step::Publish(Box::new(publication)))
@@ -251,6 +251,14 @@ impl Planner<'_> {
 
     pub fn look(&self, began_after: Tick) -> Plan {
         Plan::Do(Step::Look { keys: self.desired.listings(), began_after })
+    }
+
+    /// Until when an update may take effect whose answer this process lost, or that an earlier process sent. That one
+    /// matters to a deletion, and once this process has written the status: before, what was sent is what the status tells.
+    pub fn late_until(&self) -> Option<Tick> {
+        let memory = &self.view.memory;
+        let matters = !memory.began_here && (memory.published || self.desired.deleting_for.is_some());
+        memory.late_until.max(matters.then_some(memory.first_seen + self.settings.settle_period))
     }
 
     /// When to look after what nothing wakes us for.

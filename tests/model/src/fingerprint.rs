@@ -116,6 +116,7 @@ fn hash_memory<H: Hasher>(memory: &Memory, clock: Clock, hasher: &mut H) {
         missing,
         in_place,
         began_here,
+        published,
         marked_unknown,
         requested: _,
         target: _,
@@ -125,7 +126,8 @@ fn hash_memory<H: Hasher>(memory: &Memory, clock: Clock, hasher: &mut H) {
         trouble,
     } = memory;
     (clock.since(first_seen.0), clock.of(given_up), lost_posts, clock.of(doubt), clock.of(late_until)).hash(hasher);
-    (clock.of(absent_since), corrected, told_create_settled, began_here, marked_unknown, rejected.len()).hash(hasher);
+    (clock.of(absent_since), corrected, told_create_settled, began_here, published, marked_unknown, rejected.len())
+        .hash(hasher);
     for (id, at) in gone.iter().chain(inactive).chain(missing) {
         (id, clock.since(at.0)).hash(hasher);
     }

@@ -223,6 +223,7 @@ impl World {
             }
             Step::Record(ledger) => self.record(bounds, operator, resource, ledger),
             Step::Publish(publication) => {
+                work.memory.publishing();
                 let ready = condition(&publication.status.conditions, "Ready").is_some_and(|one| one.status == "True");
                 if self.patch(bounds, operator, resource, |version| version.status = publication.status) && ready {
                     self.operators[operator].works[resource].memory.corrected.clear();
