@@ -138,7 +138,7 @@ impl Pass<'_> {
                     if retired {
                         remembered.plan.missing.push((put.id.clone(), now));
                     } else {
-                        remembered.plan.gone.get_or_insert((put.id.clone(), now));
+                        remembered.plan.told_gone(&put.id, now);
                     }
                 });
                 tracing::warn!(id = %put.id, %why, "an update met no credential; looking again");

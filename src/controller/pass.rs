@@ -283,13 +283,11 @@ impl Pass<'_> {
         };
         let of_integration =
             |seen: &crate::api::Seen| seen.row.fields.integration_id.eq_ignore_ascii_case(&desired.integration_id);
-        let marked = match &self.material {
-            Material::Read { digest, .. } => {
-                let tag = plan::tag(&desired.uid, digest);
-                keys.iter().flat_map(|key| inventory.tagged(key, &tag)).filter(of_integration).collect()
-            }
-            _ => Vec::new(),
+        let tag = match &self.material {
+            Material::Read { digest, .. } => Some(plan::tag(&desired.uid, digest)),
+            _ => None,
         };
+        let marked = tag.iter().flat_map(|tag| keys.iter().flat_map(move |key| inventory.tagged(key, tag)));
         let namesake = |seen: &crate::api::Seen| {
             of_integration(seen)
                 && seen.row.fields.user_id.eq_ignore_ascii_case(&desired.user_id)
@@ -303,7 +301,8 @@ impl Pass<'_> {
             shows_inactive: inventory.shows_inactive(),
             recorded: known.and_then(|ledger| row(&ledger.id)),
             retiring: known.iter().flat_map(|ledger| &ledger.retiring).filter_map(|old| row(&old.id)).collect(),
-            marked,
+            marked: marked.filter(of_integration).collect(),
+            marked_unread: tag.as_ref().is_some_and(|tag| keys.iter().any(|key| inventory.unread(key, tag))),
             namesakes: named.iter().flat_map(|key| inventory.named(key, &desired.name)).filter(namesake).collect(),
             external: external.and_then(row),
             external_holder: external.and_then(|id| ctx.claims.holder(object, &link.service, id)),

@@ -58,6 +58,7 @@ impl Pass<'_> {
     pub(super) async fn publish(&mut self, publication: &Publication, view: &View) {
         let status = merge_patch(&view.status, &publication.status);
         let patch = json!({ "metadata": { "resourceVersion": self.object.meta().resource_version }, "status": status });
+        self.remember(|remembered| remembered.plan.publishing());
         if self.patch(patch, true).await {
             let ready = condition(&publication.status.conditions, "Ready");
             if ready.is_some_and(|ready| ready.status == "True") {

@@ -73,8 +73,8 @@ impl Planner<'_> {
         let stale = Tick((self.now - Tick(0)).saturating_sub(self.settings.resync_interval).as_millis() as u64);
         let since = [memory.doubt, self.requested()].into_iter().flatten().fold(stale, Tick::max);
         let fresh = |at: Tick| at > since || at == Tick(0) && since == Tick(0);
-        // What an earlier update, whose answer was lost, has done in the end only a listing after that tells.
-        if let Some(late_until) = memory.late_until.filter(|late_until| *late_until < self.now)
+        // What an update that may come late has done in the end only a listing after that tells.
+        if let Some(late_until) = self.late_until().filter(|late_until| *late_until < self.now)
             && view.sight.listing.is_none_or(|listing| listing.began_at <= late_until)
         {
             return Err(self.look(late_until));
@@ -84,12 +84,15 @@ impl Planner<'_> {
             return Ok(Some(seen));
         }
         let listing = view.sight.listing.filter(|listing| fresh(listing.began_at)).ok_or_else(|| self.look(since))?;
-        // The listing lacks it. Somebody may have deactivated it where listings do not show such: a PUT tells.
-        let gone = memory.gone.as_ref().filter(|(id, _)| *id == ledger.id).map(|(_, since)| *since);
-        if gone.is_none() && !(listing.complete && view.sight.shows_inactive) {
+        // The listing lacks it. Somebody may have deactivated it where listings do not show such: a PUT tells, and one
+        // more a settle period later. No single answer is believed.
+        let gone = memory.gone.as_ref().filter(|gone| gone.id == ledger.id);
+        let absent_since = gone.map(|gone| gone.since).or(memory.absent_since).unwrap_or(listing.began_at);
+        let confirmed = absent_since + self.settings.settle_period;
+        let due = gone.is_none_or(|gone| listing.began_at > confirmed && gone.last <= confirmed);
+        if due && !(listing.complete && view.sight.shows_inactive) {
             return Ok(None);
         }
-        let confirmed = gone.or(memory.absent_since).unwrap_or(listing.began_at) + self.settings.settle_period;
         Err(if self.now <= confirmed {
             let message = format!("credential {} is no longer listed; looking again", ledger.id);
             tell(Reason::VerifyingLoss, message, Some(just_after(confirmed)))

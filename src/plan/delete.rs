@@ -95,13 +95,6 @@ impl Planner<'_> {
         }
     }
 
-    /// Until when an update may take effect whose answer this process lost, or that an earlier one sent.
-    fn late_until(&self) -> Option<Tick> {
-        let memory = &self.view.memory;
-        let earlier = (!memory.began_here).then_some(memory.first_seen + self.settings.settle_period);
-        memory.late_until.max(earlier)
-    }
-
     /// Seen inactive, or gone, after every update that may come late.
     fn inactive_for_good(&self, id: &CredentialId) -> bool {
         let since = self.view.memory.inactive_since(id);

@@ -16,6 +16,17 @@ pub struct Trouble {
     pub retry_at: Option<Tick>,
 }
 
+/// A credential that PUTs were told does not exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// Its id.
+    pub id: CredentialId,
+    /// When the first PUT was told.
+    pub since: Tick,
+    /// When the last one was.
+    pub last: Tick,
+}
+
 /// Key material that Toolzz took with an update.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SentInPlace {
@@ -44,8 +55,8 @@ pub struct Memory {
     pub late_until: Option<Tick>,
     /// When the first listing began that lacked the recorded credential.
     pub absent_since: Option<Tick>,
-    /// The credential that a PUT was told does not exist, and when.
-    pub gone: Option<(CredentialId, Tick)>,
+    /// What a PUT for the resource's own credential was told does not exist.
+    pub gone: Option<Gone>,
     /// The fields the last PUT set, until the status says so.
     pub corrected: Vec<&'static str>,
     /// Credentials that were deactivated for good, or are gone, and since when that is known: when the update was sent,
@@ -59,6 +70,8 @@ pub struct Memory {
     pub in_place: Option<SentInPlace>,
     /// This process wrote the first record: no update of another one is on its way.
     pub began_here: bool,
+    /// This process wrote the status, or tried to.
+    pub published: bool,
     /// This process recorded that the material is unknown: none before it has an update on its way that carries any.
     pub marked_unknown: bool,
     /// The last value of the user's request, and when it was seen.
@@ -83,7 +96,7 @@ impl Memory {
             (None, _) => self.absent_since,
             (Some(_), _) => None,
         };
-        if sight.recorded.as_ref().is_some_and(|seen| self.gone.as_ref().is_some_and(|(_, since)| seen.at > *since)) {
+        if sight.recorded.as_ref().is_some_and(|seen| self.gone.as_ref().is_some_and(|gone| seen.at > gone.last)) {
             self.gone = None;
         }
         if let Some(listing) = sight.listing.filter(|listing| listing.complete && !listing.suspect) {
@@ -117,6 +130,11 @@ impl Memory {
         self.create_settled();
     }
 
+    /// The status is written: whatever becomes of that, it does not stand as an earlier process left it.
+    pub fn publishing(&mut self) {
+        self.published = true;
+    }
+
     fn create_settled(&mut self) {
         (self.given_up, self.told_create_settled) = (None, true);
     }
@@ -137,6 +155,12 @@ impl Memory {
     pub fn put_lost(&mut self, now: Tick, settle_period: Duration) {
         self.doubt = Some(now);
         self.late_until = self.late_until.max(Some(now + settle_period));
+    }
+
+    /// A PUT for the resource's own credential was told that it does not exist.
+    pub fn told_gone(&mut self, id: &CredentialId, now: Tick) {
+        let since = self.gone.as_ref().filter(|gone| gone.id == *id).map_or(now, |gone| gone.since);
+        self.gone = Some(Gone { id: id.clone(), since, last: now });
     }
 
     /// A PUT was answered with this row.

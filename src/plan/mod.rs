@@ -21,7 +21,7 @@ mod tests;
 mod view;
 
 pub use ledger::{Ledger, Mac, Place, Recorded, Retiring, tag};
-pub use memory::{Answered, Memory, SentInPlace, Trouble};
+pub use memory::{Answered, Gone, Memory, SentInPlace, Trouble};
 pub use next::next;
 use step::fingerprint;
 pub use step::{Happening, Post, Publication, Put, Rejection, Step, differences};

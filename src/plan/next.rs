@@ -23,7 +23,7 @@ pub fn next(desired: &Desired, view: &View, settings: &Settings, now: Tick) -> S
         Plan::Do(step) => step,
         Plan::Tell(mut verdict) => {
             // Then it is looked at once more.
-            let late = view.memory.late_until.filter(|late_until| *late_until >= now).map(just_after);
+            let late = planner.late_until().filter(|late_until| *late_until >= now).map(just_after);
             verdict.wake = verdict.wake.into_iter().chain(late).min();
             report(desired, view, &verdict)
                 .map_or(Step::Rest(verdict.wake), |publication| Step::Publish(Box::new(publication)))
@@ -212,16 +212,6 @@ impl Planner<'_> {
 
     /// No record: a credential is made, or an existing one taken over.
     fn acquire(&self, digest: &str) -> Plan {
-        if self.view.recorded == Recorded::Forged
-            && self.desired.on_conflict == OnConflict::CreateNew
-            && self.desired.external_id.is_none()
-        {
-            // There may be one already, and nothing would say so.
-            let message = "the record on this resource does not verify, so whether it has a credential already is not \
-                           known; take an existing one over with spec.externalId or spec.onConflict: Adopt, or, to \
-                           have a new one in any case, remove the annotation toolzz.com.br/ledger and status.ledger";
-            return tell(Reason::LedgerInvalid, message, self.later());
-        }
         let base = match (&self.desired.external_id, self.desired.on_conflict) {
             (Some(id), _) => self.external(id).map(Some),
             (None, OnConflict::Adopt) => self.namesake(),
@@ -229,6 +219,13 @@ impl Planner<'_> {
         };
         match base {
             Err(plan) => plan,
+            Ok(None) if self.may_have_one() => {
+                let message = "the record on this resource does not verify, so whether it has a credential already is \
+                               not known; take an existing one over with spec.externalId or spec.onConflict: Adopt, \
+                               or, to have a new one in any case, remove the annotation toolzz.com.br/ledger and \
+                               status.ledger";
+                tell(Reason::LedgerInvalid, message, self.later())
+            }
             Ok(None) => self.stage(None, digest, false),
             Ok(Some(base)) => match self.desired.strategy {
                 RotationStrategy::Repoint => self.stage(Some(&base), digest, false),
@@ -236,6 +233,13 @@ impl Planner<'_> {
                 RotationStrategy::InPlace => Plan::Do(Step::Record(base)),
             },
         }
+    }
+
+    /// There may be a credential already that nothing would tell of: a namesake is in nobody's way with `CreateNew`, and
+    /// what the status names may be of an earlier name or user.
+    fn may_have_one(&self) -> bool {
+        let had = self.view.status.id.is_some() || self.desired.on_conflict == OnConflict::CreateNew;
+        self.view.recorded == Recorded::Forged && had
     }
 
     /// Nothing is taken over while somebody who holds it may not be known yet.
@@ -247,6 +251,14 @@ impl Planner<'_> {
 
     pub fn look(&self, began_after: Tick) -> Plan {
         Plan::Do(Step::Look { keys: self.desired.listings(), began_after })
+    }
+
+    /// Until when an update may take effect whose answer this process lost, or that an earlier process sent. That one
+    /// matters to a deletion, and once this process has written the status: before, what was sent is what the status tells.
+    pub fn late_until(&self) -> Option<Tick> {
+        let memory = &self.view.memory;
+        let matters = !memory.began_here && (memory.published || self.desired.deleting_for.is_some());
+        memory.late_until.max(matters.then_some(memory.first_seen + self.settings.settle_period))
     }
 
     /// When to look after what nothing wakes us for.

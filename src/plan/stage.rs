@@ -22,6 +22,13 @@ impl Planner<'_> {
             Ok(listing) => listing,
             Err(plan) => return plan,
         };
+        if self.view.sight.marked_unread {
+            let message = "Toolzz lists a credential with the marker of this resource and its key material, but not so \
+                           that it can be read; nothing is sent until it can";
+            return self
+                .confirms(self.view.memory.first_seen)
+                .unwrap_or_else(|again| tell(Reason::OutcomeUnknown, message, Some(again)));
+        }
         if let Some(given_up) = self.given_up() {
             // Each further answer that is lost doubles the wait: if listings do not show what was created, every
             // attempt leaves a credential behind that nobody can find.

@@ -141,6 +141,8 @@ pub struct Sight {
     pub retiring: Vec<Seen>,
     /// Credentials that bear the marker of this resource and this material.
     pub marked: Vec<Seen>,
+    /// A row that could not be read bears it.
+    pub marked_unread: bool,
     /// Other credentials of the final name that no resource holds.
     pub namesakes: Vec<Seen>,
     /// The credential that the spec asks to take over.

@@ -100,6 +100,8 @@ pub struct Listed {
     pub rows: Vec<Row>,
     /// Every row could be read.
     pub complete: bool,
+    /// The tags of the markers in the names of those that could not.
+    pub unread: Vec<String>,
 }
 
 /// One account at Toolzz. Cheap to clone.

@@ -1,7 +1,7 @@
 //! What is known of the remote credentials, from listings and from the answers to own writes.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -103,6 +103,8 @@ struct Known {
     expected: HashMap<CredentialId, Option<Tick>>,
     by_name: HashMap<String, Vec<CredentialId>>,
     by_tag: HashMap<String, Vec<CredentialId>>,
+    /// The tags of marked rows that could not be read.
+    unread: HashSet<String>,
 }
 
 impl Inventory {
@@ -181,6 +183,11 @@ impl Inventory {
         self.read(key, |known| known.pick(known.by_tag.get(tag)))
     }
 
+    /// Whether a row that could not be read bears the marker of this tag.
+    pub fn unread(&self, key: &ListingKey, tag: &str) -> bool {
+        self.read(key, |known| known.unread.contains(tag))
+    }
+
     /// The credentials of this very name.
     pub fn named(&self, key: &ListingKey, name: &str) -> Vec<Seen> {
         self.read(key, |known| known.pick(known.by_name.get(name)))
@@ -231,6 +238,7 @@ impl Known {
         let mut before = std::mem::take(self);
         self.expected = std::mem::take(&mut before.expected);
         let complete = listed.complete;
+        self.unread = listed.unread.into_iter().collect();
         for row in listed.rows {
             if row.fields.active {
                 self.expected.insert(row.id.clone(), None);
@@ -327,6 +335,10 @@ mod tests {
         ListingKey { unity_id: "u".into(), kind: CredentialType::Llm }
     }
 
+    fn listed(rows: Vec<Row>) -> Listed {
+        Listed { rows, complete: true, unread: Vec::new() }
+    }
+
     fn believed() -> Judge {
         Box::new(|_| false)
     }
@@ -340,12 +352,11 @@ mod tests {
         let mut known = Known::default();
         known.put(Seen { row: row("learnt", &marked_name("n", "0f8fad5b-12345678"), false), at: Tick(11) });
         known.put(Seen { row: row("old", "n", true), at: Tick(9) });
-        let listed = Listed { rows: vec![row("listed", "n", true)], complete: true };
-        known.replace(&key(), listed, Tick(10), true, &judge);
+        let listing = listed(vec![row("listed", "n", true)]);
+        known.replace(&key(), listing, Tick(10), true, &judge);
         assert!(known.facts.is_some_and(|facts| !facts.suspect));
-        let listed =
-            Listed { rows: vec![row("learnt", &marked_name("n", "0f8fad5b-12345678"), false)], complete: true };
-        known.replace(&key(), listed, Tick(20), true, &judge);
+        let listing = listed(vec![row("learnt", &marked_name("n", "0f8fad5b-12345678"), false)]);
+        known.replace(&key(), listing, Tick(20), true, &judge);
         assert!(known.facts.is_some_and(|facts| facts.suspect));
     }
 
@@ -358,7 +369,7 @@ mod tests {
         let mut known = Known::default();
         let list = |known: &mut Known, at: u64, rows: &[(&str, bool)]| {
             let rows = rows.iter().map(|(id, active)| row(id, "n", *active)).collect();
-            known.replace(&key(), Listed { rows, complete: true }, Tick(at), true, &believed_if_none_is_missing);
+            known.replace(&key(), listed(rows), Tick(at), true, &believed_if_none_is_missing);
             let mut expected: Vec<String> = known.expected.keys().map(ToString::to_string).collect();
             expected.sort();
             (expected.join(""), known.facts.is_some_and(|facts| facts.suspect))
@@ -386,6 +397,16 @@ mod tests {
         assert_eq!(list(&mut known, 600_050, &[]).0, "d", "an answer counts as well");
     }
 
+    #[test]
+    fn a_marker_that_could_not_be_read_with_its_row_is_known_until_the_next_listing() {
+        let mut known = Known::default();
+        let unread = Listed { complete: false, unread: vec!["0f8fad5b-12345678".to_owned()], ..listed(Vec::new()) };
+        known.replace(&key(), unread, Tick(10), true, &believed());
+        assert!(known.unread.contains("0f8fad5b-12345678"));
+        known.replace(&key(), listed(Vec::new()), Tick(20), true, &believed());
+        assert!(known.unread.is_empty());
+    }
+
     fn ids(known: &Known) -> Vec<String> {
         let mut ids: Vec<String> = known.rows.keys().map(ToString::to_string).collect();
         ids.sort();
@@ -405,8 +426,8 @@ mod tests {
         ] {
             let mut known = Known::default();
             known.put(Seen { row: row("own", "n", active), at: Tick(at) });
-            let listed = Listed { rows: vec![row("other", "n", true)], complete: true };
-            known.replace(&key(), listed, Tick(10), shows_inactive, &believed());
+            let listing = listed(vec![row("other", "n", true)]);
+            known.replace(&key(), listing, Tick(10), shows_inactive, &believed());
             assert_eq!(ids(&known).contains(&"own".to_owned()), stays, "{active} {at} {shows_inactive}");
             assert_eq!(known.by_name["n"].len(), if stays { 2 } else { 1 });
         }
@@ -437,8 +458,8 @@ mod tests {
     fn a_listing_does_not_undo_a_later_answer() {
         let mut known = Known::default();
         known.put(Seen { row: row("c", "new", true), at: Tick(11) });
-        let listed = Listed { rows: vec![row("c", "old", false)], complete: true };
-        known.replace(&key(), listed, Tick(10), true, &believed());
+        let listing = listed(vec![row("c", "old", false)]);
+        known.replace(&key(), listing, Tick(10), true, &believed());
         assert_eq!(known.rows[&"c".into()].row.fields.name, "new");
         assert!(!known.by_name.contains_key("old"));
     }

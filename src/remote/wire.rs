@@ -17,7 +17,7 @@ use super::{
     client::{Listed, NewCredential},
     outcome::Unreadable,
 };
-use crate::api::{CredentialId, CredentialType, Fields, FormField, Integration, Row, SecretId};
+use crate::api::{CredentialId, CredentialType, Fields, FormField, Integration, Row, SecretId, marker_tag};
 
 /// As the custom resource's status has it.
 const MAX_ID: usize = 253;
@@ -155,7 +155,7 @@ fn problem(error: &serde_json::Error) -> Unreadable {
 /// `{credentials: […], integration: […]}`, and `{items: [{…, integration: {…}}]}`.
 pub(super) fn rows(body: &[u8]) -> Result<Listed, Unreadable> {
     let mut rows = Vec::new();
-    let mut complete = true;
+    let (mut complete, mut unread) = (true, Vec::new());
     let mut integrations = Interned::default();
     let mut keep = |raw: &RawValue, integration: Option<Arc<Integration>>, own: &mut Interned<'_>| {
         let wire: Option<WireRow<'_>> = serde_json::from_str(raw.get()).ok();
@@ -163,7 +163,10 @@ pub(super) fn rows(body: &[u8]) -> Result<Listed, Unreadable> {
             let id = wire.integration_id.clone();
             wire.into_row(integration.or_else(|| own.by_id(&id)))
         });
-        complete &= row.is_some();
+        if row.is_none() {
+            complete = false;
+            unread.extend(tag(raw));
+        }
         rows.extend(row);
     };
     match Listing::of(body)? {
@@ -183,7 +186,17 @@ pub(super) fn rows(body: &[u8]) -> Result<Listed, Unreadable> {
             }
         }
     }
-    Ok(Listed { rows, complete })
+    Ok(Listed { rows, complete, unread })
+}
+
+/// The tag of the marker in the name of a credential, of which nothing else needs to be readable.
+fn tag(raw: &RawValue) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        name: String,
+    }
+    let named: Named = serde_json::from_str(raw.get()).ok()?;
+    marker_tag(&named.name).map(str::to_owned)
 }
 
 /// One element of a listing: a credential beside its integration, or with it inside.

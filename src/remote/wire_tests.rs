@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::api::marked_name;
 
 fn openai() -> Value {
     json!({"id": "i-1", "name": "OpenAI", "slug": "openai", "type": "llm", "status": true, "icon": {"size": 1, "numberWords": null},
@@ -116,8 +117,15 @@ fn a_bad_row_is_left_out_and_said() {
         json!([]),
     ] {
         let listed = read(&json!([bad, good])).unwrap();
-        assert_eq!((listed.rows.len(), listed.complete), (1, false), "{bad}");
+        assert_eq!((listed.rows.len(), listed.complete, listed.unread.len()), (1, false, 0), "{bad}");
     }
+    let marked = with(credential("b"), "name", json!(marked_name("n", "0f8fad5b-12345678")));
+    for bad in [without(marked.clone(), "id"), with(marked.clone(), "secretId", Value::Null)] {
+        for body in [json!([{"credentials": bad}]), json!({"credentials": [bad], "integration": []})] {
+            assert_eq!(read(&body).unwrap().unread, ["0f8fad5b-12345678"], "{body}");
+        }
+    }
+    assert!(read(&json!([{"credentials": marked}])).unwrap().unread.is_empty());
     assert!(read(&json!([good])).unwrap().complete, "a bad integration spoils no row");
 }
 

@@ -59,6 +59,18 @@ async fn what_vanishes_where_listings_hide_inactive_credentials_is_found_out_by_
 }
 
 #[tokio::test]
+async fn one_answer_that_it_does_not_exist_is_not_believed_where_listings_hide_it() {
+    let mut lab = Lab::empty("lagging").await;
+    lab.simulator.configure(|settings| settings.listings_show_inactive = false);
+    lab.simulator.fault(Operation::Update, Times::Next(1), Fault::status(404));
+    lab.start_operator();
+    lab.credential("openai").await;
+    lab.until_ready("openai").await;
+    lab.until_event("VerifyingLoss").await;
+    assert_eq!((lab.simulator.posts(), lab.simulator.active_named("openai").len()), (1, 1));
+}
+
+#[tokio::test]
 async fn a_listing_that_lost_many_at_once_is_not_believed() {
     let lab = lab("suspect").await;
     let names = ["a", "b", "c", "d", "e"];

@@ -72,7 +72,7 @@ fn a_credential_that_shows_up_again_was_not_lost() {
     let absent = Sight { listing: listing(after(5)), ..Sight::default() };
     memory.observe(&absent);
     assert_eq!(memory.absent_since, Some(after(5)));
-    memory.gone = Some(("c1".into(), after(4)));
+    memory.told_gone(&"c1".into(), after(4));
     memory.observe(&Sight { recorded: Some(Seen { at: after(6), ..staged("c1") }), ..absent.clone() });
     assert_eq!((memory.absent_since, memory.gone.clone()), (None, None));
     memory.observe(&Sight { listing: Some(ListingFacts { complete: false, ..absent.listing.unwrap() }), ..absent });

@@ -73,7 +73,7 @@ fn memories() -> Vec<Memory> {
         Memory { corrected: vec!["name"], ..base.clone() },
         Memory { inactive: vec![("c0".into(), after(1)), ("c1".into(), after(1))], ..base.clone() },
         Memory { missing: vec![("c1".into(), after(5))], ..base.clone() },
-        Memory { gone: Some(("c1".into(), after(1))), ..base },
+        Memory { gone: Some(Gone { id: "c1".into(), since: after(1), last: after(1) }), ..base },
     ]
 }
 

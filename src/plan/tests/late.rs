@@ -51,6 +51,29 @@ fn what_came_late_is_looked_for_when_nothing_more_can_come() {
 }
 
 #[test]
+fn what_an_earlier_process_sent_is_looked_for_when_nothing_more_can_come() {
+    let off = Desired { active: false, generation: Some(2), ..desired() };
+    let go = |view: &View, now| next(&off, view, &SETTINGS, after(now));
+    let mut view = settled();
+    view.memory.began_here = false;
+    assert_eq!(step(&view), Step::Rest(Some(after(601))), "what is as an earlier process told costs no second listing");
+    assert!(matches!(at(&view, 46), Step::Rest(_)));
+    // Another wish: what was sent for the former one is not seen yet.
+    view.sight.recorded = Some(seen("c1", "OpenAI", "s1", false));
+    view.status = published(go(&view, 2)).status;
+    view.memory.publishing();
+    let mut began_here = view.clone();
+    began_here.memory.began_here = true;
+    assert_eq!(go(&began_here, 2), Step::Rest(Some(after(601))), "there is no earlier one");
+    assert_eq!(go(&view, 2), Step::Rest(Some(just_after(after(45)))), "it comes again then");
+    assert_eq!(go(&view, 46), Step::Look { keys: off.listings(), began_after: after(45) });
+    view.sight.listing = listing(after(46));
+    assert!(matches!(go(&view, 47), Step::Rest(_)), "once");
+    view.sight.recorded = Some(Seen { at: after(46), ..seen("c1", "OpenAI", "s1", true) });
+    assert!(matches!(go(&view, 47), Step::Put(put) if !put.fields.active));
+}
+
+#[test]
 fn what_had_retired_and_is_the_own_one_again_is_deactivated_with_the_resource() {
     // Superseded before it was ever active, then taken back as the material came back.
     for by_answer in [true, false] {
@@ -105,4 +128,20 @@ fn a_create_that_was_answered_and_is_not_listed_yet_is_not_sent_again_at_once() 
     assert_eq!(at(&view, 12), Step::Record(ledger()));
     view.memory.recorded(&Recorded::Own(ledger()), &ledger());
     assert_eq!(view.memory.given_up, None);
+}
+
+#[test]
+fn what_is_marked_and_cannot_be_read_is_not_created_again() {
+    for given_up in [None, Some(after(1))] {
+        let mut view = fresh();
+        view.memory.given_up = given_up;
+        view.sight.listing = Some(ListingFacts { complete: false, ..listing(after(50)).unwrap() });
+        assert!(matches!(at(&view, 51), Step::Post(_)), "another odd row is in nobody's way");
+        view.sight.marked_unread = true;
+        let publication = published(at(&view, 51));
+        assert_eq!(condition(&publication.status.conditions, "Ready").unwrap().reason, "OutcomeUnknown");
+        view.status = publication.status;
+        assert_eq!(at(&view, 51), Step::Rest(Some(just_after(after(95)))));
+        assert!(matches!(at(&view, 96), Step::Look { began_after, .. } if began_after == after(95)));
+    }
 }

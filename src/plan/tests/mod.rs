@@ -427,8 +427,19 @@ fn where_listings_may_hide_inactive_credentials_a_missing_one_is_put_right_inste
     view.sight.recorded = None;
     view.sight.shows_inactive = false;
     assert!(matches!(step(&view), Step::Put(_)));
-    view.memory.gone = Some(("c1".into(), after(1)));
+    view.memory.told_gone(&"c1".into(), after(1));
     assert_eq!(reason(step(&view)).0, Reason::VerifyingLoss);
+    // One answer is not believed: a settle period later it is sent again, and the second is.
+    assert!(matches!(at(&view, 47), Step::Look { began_after, .. } if began_after == after(46)));
+    view.sight.listing = listing(after(47));
+    assert!(matches!(at(&view, 48), Step::Put(put) if put.changes.len() == 6 && put.fields.active));
+    view.memory.told_gone(&"c1".into(), after(48));
+    assert_eq!(reason(at(&view, 49)).0, Reason::RemoteMissing);
+    // What was told of another one says nothing of this.
+    view.memory.told_gone(&"c0".into(), after(49));
+    assert!(matches!(at(&view, 50), Step::Put(_)));
+    view.memory.told_gone(&"c1".into(), after(50));
+    assert_eq!(reason(at(&view, 51)).0, Reason::VerifyingLoss);
 }
 
 #[test]
@@ -447,6 +458,16 @@ fn a_forged_ledger_counts_as_none_and_a_former_one_is_taken_only_if_nobody_holds
 
     let anew = Desired { on_conflict: OnConflict::CreateNew, ..desired() };
     assert_eq!(reason(next(&anew, &view, &SETTINGS, after(2))).0, Reason::LedgerInvalid, "it would double");
+
+    // It had one, which may be of another name by now.
+    let had = View { status: settled().status, ..view.clone() };
+    let adopting = Desired { on_conflict: OnConflict::Adopt, ..desired() };
+    for wish in [desired(), anew, adopting.clone()] {
+        assert_eq!(reason(next(&wish, &had, &SETTINGS, after(2))).0, Reason::LedgerInvalid, "{wish:?}");
+    }
+    let mut named = had;
+    named.sight.namesakes = vec![seen("c1", "OpenAI", "s1", true)];
+    assert!(matches!(next(&adopting, &named, &SETTINGS, after(2)), Step::Post(_)), "that is taken over");
 
     let former = Ledger { uid: "another".into(), ..ledger() };
     view.recorded = Recorded::Former { ledger: former.clone(), held: true };

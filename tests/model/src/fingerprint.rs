@@ -116,6 +116,7 @@ fn hash_memory<H: Hasher>(memory: &Memory, clock: Clock, hasher: &mut H) {
         missing,
         in_place,
         began_here,
+        published,
         marked_unknown,
         requested: _,
         target: _,
@@ -125,11 +126,13 @@ fn hash_memory<H: Hasher>(memory: &Memory, clock: Clock, hasher: &mut H) {
         trouble,
     } = memory;
     (clock.since(first_seen.0), clock.of(given_up), lost_posts, clock.of(doubt), clock.of(late_until)).hash(hasher);
-    (clock.of(absent_since), corrected, told_create_settled, began_here, marked_unknown, rejected.len()).hash(hasher);
-    for (id, at) in gone.iter().chain(inactive).chain(missing) {
+    (clock.of(absent_since), corrected, told_create_settled, began_here, published, marked_unknown, rejected.len())
+        .hash(hasher);
+    for (id, at) in inactive.iter().chain(missing) {
         (id, clock.since(at.0)).hash(hasher);
     }
-    (gone.is_some(), inactive.len(), missing.len()).hash(hasher);
+    (inactive.len(), missing.len()).hash(hasher);
+    gone.as_ref().map(|gone| (&gone.id, clock.since(gone.since.0), clock.since(gone.last.0))).hash(hasher);
     in_place.as_ref().map(|sent| (&sent.digest, &sent.secret_id, clock.since(sent.at.0))).hash(hasher);
     trouble.as_ref().map(|trouble| clock.of(&trouble.retry_at)).hash(hasher);
 }

@@ -118,6 +118,7 @@ impl World {
             recorded: ledger.and_then(|ledger| row(&ledger.id)),
             retiring: ledger.iter().flat_map(|ledger| &ledger.retiring).filter_map(|old| row(&old.id)).collect(),
             marked,
+            marked_unread: false,
             namesakes: namesakes
                 .map(|(place, known)| seen(*place, *known))
                 .filter(|seen| !held(&seen.row.id))
@@ -222,6 +223,7 @@ impl World {
             }
             Step::Record(ledger) => self.record(bounds, operator, resource, ledger),
             Step::Publish(publication) => {
+                work.memory.publishing();
                 let ready = condition(&publication.status.conditions, "Ready").is_some_and(|one| one.status == "True");
                 if self.patch(bounds, operator, resource, |version| version.status = publication.status) && ready {
                     self.operators[operator].works[resource].memory.corrected.clear();
