@@ -448,7 +448,8 @@ impl Model for Protocol {
     fn init_states(&self) -> Vec<World> {
         let mut world = World::new(&self.bounds);
         // One after the other, so that none races another in what led here.
-        for operator in 0..if self.bounds.settled { self.bounds.operators } else { 0 } {
+        let operators = if self.bounds.settled { self.bounds.operators } else { 0 };
+        for operator in 0..operators {
             while self.round(&mut world, self.pairs().filter(|(other, _)| *other == operator)).0 {
                 world.now += 1;
             }
