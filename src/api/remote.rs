@@ -131,8 +131,9 @@ impl Seen {
     /// Whether a listing may have missed it, so that it stands: it came after the listing began, or it is inactive, not
     /// shown, and it is not known that listings show such.
     pub fn outlasts(&self, began_at: Tick, shown: bool, shows_inactive: bool) -> bool {
+        let newer = self.at >= began_at;
         let hidden = !shows_inactive && !self.row.fields.active && !shown;
-        self.at >= began_at || hidden
+        newer || hidden
     }
 }
 
