@@ -127,6 +127,16 @@ pub struct Seen {
     pub at: Tick,
 }
 
+impl Seen {
+    /// Whether a listing may have missed it, so that it stands: it came after the listing began, or it is inactive, not
+    /// shown, and it is not known that listings show such.
+    pub fn outlasts(&self, began_at: Tick, shown: bool, shows_inactive: bool) -> bool {
+        let newer = self.at >= began_at;
+        let hidden = !shows_inactive && !self.row.fields.active && !shown;
+        newer || hidden
+    }
+}
+
 /// What is known of a listing as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListingFacts {

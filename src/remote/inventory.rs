@@ -232,8 +232,7 @@ impl Shelf {
 }
 
 impl Known {
-    /// A listing takes the place of what was known, but for what it may have missed: answers that came after it began,
-    /// and inactive credentials while it is not known that listings show such.
+    /// A listing takes the place of what was known, but for what it may have missed.
     fn replace(&mut self, key: &ListingKey, listed: Listed, began_at: Tick, shows_inactive: bool, judge: &Judge) {
         let mut before = std::mem::take(self);
         self.expected = std::mem::take(&mut before.expected);
@@ -246,9 +245,7 @@ impl Known {
             self.put(Seen { row, at: began_at });
         }
         for (id, seen) in before.rows {
-            let newer = seen.at >= began_at;
-            let hidden = !shows_inactive && !seen.row.fields.active && !self.rows.contains_key(&id);
-            if newer || hidden {
+            if seen.outlasts(began_at, self.rows.contains_key(&id), shows_inactive) {
                 self.put(seen);
             }
         }

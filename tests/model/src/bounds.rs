@@ -1,5 +1,7 @@
 //! What a run of the model is bounded by.
 
+use std::fmt;
+
 use toolzz_operator::api::{OnConflict, RotationStrategy};
 
 use crate::bugs::Bug;
@@ -17,6 +19,8 @@ pub struct Bounds {
     pub resources: usize,
     /// How many operators are at work, without election (1 or 2).
     pub operators: usize,
+    /// It begins when all is settled: every resource has its credential, and every operator has seen it.
+    pub settled: bool,
     /// How often an operator is killed: its memory, its cache and its listings are lost.
     pub crashes: u8,
     /// How many POSTs and PUTs are given up without an answer. What was sent takes effect within the settle period, or never.
@@ -37,8 +41,21 @@ pub struct Bounds {
     pub bug: Option<Bug>,
 }
 
-/// The settle period, in ticks.
+/// The settle period, in ticks: it is over after three.
 pub const SETTLE: u64 = 2;
+
+impl fmt::Display for Bounds {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { strategy, on_conflict, resources, operators, settled, hides, lag, .. } = self;
+        write!(out, "{strategy:?}, {on_conflict:?}; resources {resources}, operators {operators}, ")?;
+        let Self { crashes, losses, rotations, deletions, ticks, .. } = self;
+        write!(out, "crashes {crashes}, losses {losses}, rotations {rotations}, deletions {deletions}, ")?;
+        write!(out, "ticks {ticks}, lag {lag}")?;
+        let listings = if *hides { ", inactive ones are hidden" } else { "" };
+        let begin = if *settled { ", begins settled" } else { "" };
+        write!(out, "{listings}{begin}")
+    }
+}
 
 impl Bounds {
     /// One resource, one operator, and nothing goes wrong.
@@ -49,6 +66,7 @@ impl Bounds {
             on_conflict: OnConflict::CreateNew,
             resources: 1,
             operators: 1,
+            settled: false,
             crashes: 0,
             losses: 0,
             rotations: 0,
@@ -61,7 +79,7 @@ impl Bounds {
         }
     }
 
-    /// Explored in any `cargo test`: each takes seconds. A settle period is over after three ticks.
+    /// Explored in any `cargo test`: each takes seconds.
     pub fn quick() -> Vec<Self> {
         use RotationStrategy::{InPlace, Replace, Repoint};
         let one = |name, strategy| Self { lag: 1, ticks: 3, ..Self::new(name, strategy) };
@@ -82,6 +100,7 @@ impl Bounds {
         use RotationStrategy::{InPlace, Replace, Repoint};
         let one = |name, strategy| Self { lag: 1, ticks: 3, states: 40_000_000, ..Self::new(name, strategy) };
         let two = |name, strategy| Self { operators: 2, ticks: 1, ..one(name, strategy) };
+        let later = |name, strategy| Self { settled: true, ticks: 3, ..two(name, strategy) };
         vec![
             Self { losses: 2, ticks: 5, ..one("two lost creates or updates", Repoint) },
             Self { losses: 2, deletions: 1, ..one("two losses and a deletion", Repoint) },
@@ -96,13 +115,25 @@ impl Bounds {
                 ..one("a crash, a loss, a deletion, hidden", Repoint)
             },
             Self { losses: 1, rotations: 1, deletions: 1, ..one("a loss, a replacement, a deletion", Replace) },
+            Self { crashes: 1, rotations: 1, deletions: 1, ..one("a crash, a replacement, a deletion", Replace) },
             Self { crashes: 2, rotations: 2, ticks: 1, ..one("two crashes, two replacements", Replace) },
             Self { crashes: 1, losses: 1, rotations: 2, ..one("a crash, a loss, twice in place", InPlace) },
             Self { losses: 1, rotations: 2, deletions: 1, ..one("a loss, twice in place, a deletion", InPlace) },
+            Self { crashes: 1, rotations: 1, deletions: 1, ..one("a crash, in place, a deletion", InPlace) },
             Self { losses: 1, deletions: 1, ..two("two operators, a loss, a deletion", Repoint) },
+            Self { losses: 1, hides: true, ..two("two operators, a loss, hidden", Repoint) },
+            Self { crashes: 2, ticks: 0, ..two("two operators, two crashes", Repoint) },
             Self { crashes: 1, rotations: 1, ticks: 0, ..two("two operators, a crash, a repoint", Repoint) },
             Self { rotations: 1, deletions: 1, ticks: 0, ..two("two operators, a replacement, a deletion", Replace) },
             Self { rotations: 1, ..two("two operators, in place", InPlace) },
+            Self { losses: 1, rotations: 1, ..later("two operators, later a loss, a repoint", Repoint) },
+            Self { losses: 1, rotations: 1, ..later("two operators, later a loss, a replacement", Replace) },
+            Self { losses: 1, rotations: 1, ..later("two operators, later a loss, in place", InPlace) },
+            Self { crashes: 1, rotations: 1, ..later("two operators, later a crash, a replacement", Replace) },
+            Self { crashes: 1, rotations: 1, ..later("two operators, later a crash, in place", InPlace) },
+            Self { rotations: 1, deletions: 1, ..later("two operators, later a replacement, a deletion", Replace) },
+            Self { rotations: 2, ..later("two operators, later two replacements", Replace) },
+            Self { rotations: 2, ..later("two operators, later two repoints", Repoint) },
             Self {
                 resources: 2,
                 crashes: 1,
@@ -118,6 +149,14 @@ impl Bounds {
                 lag: 0,
                 on_conflict: Fail,
                 ..two("two operators, two of one name", Repoint)
+            },
+            Self {
+                resources: 2,
+                losses: 1,
+                rotations: 1,
+                ticks: 0,
+                lag: 0,
+                ..later("two operators, two of one name, later a loss", Replace)
             },
         ]
     }

@@ -1,5 +1,5 @@
 //! What tells one world from another. Only how far moments and versions are from the present ones counts: two worlds
-//! that differ in nothing else have the same future.
+//! that differ in nothing else, or in which operator is which, have the same future.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -43,13 +43,23 @@ impl Hash for World {
         for resource in &self.resources {
             resource.hash_at(clock, hasher);
         }
-        for operator in &self.operators {
-            operator.hash_at(clock, &self.resources, hasher);
-        }
+        // Operators are alike: which is which does not count.
+        let mut operators: Vec<u64> = (0..)
+            .zip(&self.operators)
+            .map(|(place, operator)| {
+                let mut hasher = DefaultHasher::new();
+                operator.hash_at(clock, &self.resources, &mut hasher);
+                let sent = self.pending.iter().map(|pending| pending.sender == Some(place));
+                sent.for_each(|own| own.hash(&mut hasher));
+                hasher.finish()
+            })
+            .collect();
+        operators.sort_unstable();
+        operators.hash(hasher);
         self.credentials.hash(hasher);
         self.pending.len().hash(hasher);
         for pending in &self.pending {
-            (clock.since(pending.until), pending.sender).hash(hasher);
+            (clock.since(pending.until), pending.sender.is_some()).hash(hasher);
             match &pending.request {
                 Request::Post { owner, material } => (owner, material).hash(hasher),
                 Request::Put { of, place, row, material, version } => {

@@ -31,8 +31,8 @@ pub struct Report {
     pub took: Duration,
     /// What is wrong, and the events that lead there, in words.
     pub wrong: Option<(String, Vec<String>)>,
-    /// In how many states a late update left something active after its resource went: the exception that the
-    /// guarantees name.
+    /// In how many states an update of another operator left something active that no record names any more: the
+    /// exception that the guarantees name.
     pub outlived: usize,
 }
 

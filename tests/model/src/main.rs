@@ -16,6 +16,9 @@ struct Arguments {
     /// The small configurations only: seconds instead of minutes.
     #[arg(long)]
     quick: bool,
+    /// Only tells the configurations and their bounds.
+    #[arg(long)]
+    list: bool,
     /// Only configurations whose names contain this.
     only: Option<String>,
 }
@@ -41,16 +44,20 @@ fn run(arguments: &Arguments) -> std::io::Result<bool> {
     let all: Vec<Bounds> = all.into_iter().filter(chosen).collect();
     let (mut states, mut violations, mut outlived, mut cut) = (0, 0, 0, 0);
     let begun = std::time::Instant::now();
+    if arguments.list {
+        all.iter().try_for_each(|bounds| writeln!(out, "{}: {bounds}", bounds.name))?;
+        return Ok(true);
+    }
     for bounds in &all {
         let report = explore(bounds);
         states += report.states;
         outlived += report.outlived;
         cut += usize::from(!report.exhausted);
         let seconds = report.took.as_secs_f64();
-        writeln!(out, "{}: {bounds:?}", bounds.name)?;
+        writeln!(out, "{}: {bounds}", bounds.name)?;
         writeln!(
             out,
-            "  {} states ({} generated), depth {}, {seconds:.1} s, {}; in {} of them a late update has outlived its resource",
+            "  {} states ({} generated), depth {}, {seconds:.1} s, {}; in {} of them something outlived its record",
             report.states,
             report.generated,
             report.depth,
@@ -74,7 +81,7 @@ fn run(arguments: &Arguments) -> std::io::Result<bool> {
         writeln!(out, "bug: {}: {fate}", bug.name())?;
     }
     let figure = format!(
-        "{states} states of {} configurations in {} s, {} explored exhaustively: {violations} violations; {outlived} states in which a late update outlived its resource; {found} of {} bugs planted in the model found",
+        "{states} states of {} configurations in {} s, {} explored exhaustively: {violations} violations; {outlived} states in which something outlived its record; {found} of {} bugs planted in the model found",
         all.len(),
         begun.elapsed().as_secs(),
         all.len() - cut,

@@ -59,7 +59,7 @@ pub struct Protocol {
     pub bounds: Bounds,
     /// Worlds that are known to settle.
     settled: Arc<Mutex<HashSet<u64, BuildHasherDefault<DefaultHasher>>>>,
-    /// Of how many worlds something is left active by a late update after its resource went.
+    /// Of how many worlds something is active that no record names any more.
     pub outlived: Arc<AtomicUsize>,
     /// How many worlds lie beyond the bounds that no run needs.
     pub beyond: Arc<AtomicUsize>,
@@ -155,6 +155,7 @@ impl World {
             owner: NOBODY,
             material: NOBODY,
             ground: Ground::Current,
+            left: false,
         };
         Self {
             now: 1,
@@ -222,37 +223,49 @@ impl World {
             self.unrecorded(resource)
                 .or_else(|| self.too_many(resource, strategy))
                 .or_else(|| self.unusable(resource))
-                .or_else(|| self.other_material(resource))
+                .or_else(|| self.other_material(resource, strategy))
         });
         by_resource.or_else(|| self.shared()).or_else(|| self.marked())
     }
 
-    /// Something is active that is not recorded. One kind is excepted (and counted): what was sent before its resource
-    /// went, by an operator that was killed or by a second one, and took effect after another had deactivated it.
+    /// Active by an update that another operator had sent before the credential left the record, or the resource went,
+    /// and that took effect after it: what is excepted, and counted. Who works alone waits for what was sent before.
+    fn outlives(&self, resource: usize, credential: &Credential) -> bool {
+        let unrecorded = self.resources[resource].current().gone || credential.left;
+        unrecorded && self.operators.len() > 1 && credential.ground != Ground::Current
+    }
+
+    /// Something is active that is not recorded.
     fn unrecorded(&self, resource: usize) -> Option<String> {
         let version = self.resources[resource].current();
         let recorded = |id| {
             let ledger = version.ledger.as_ref().filter(|_| !version.gone);
             ledger.is_some_and(|ledger| ledger.credentials().any(|(one, _)| *one == id))
         };
-        // Who works alone waits for what was sent before.
-        let late =
-            |credential: &Credential| version.gone && self.operators.len() > 1 && credential.ground != Ground::Current;
         let mut active = self.active_of(resource);
-        let (place, _) = active.find(|(place, credential)| !recorded(id(*place)) && !late(credential))?;
+        let (place, _) =
+            active.find(|(place, credential)| !recorded(id(*place)) && !self.outlives(resource, credential))?;
         Some(format!("{} is active and not recorded", id(place)))
     }
 
-    /// More are active than the strategy allows.
+    /// More are active than the strategy allows: one, and with `Replace` those that the record calls superseded.
     fn too_many(&self, resource: usize, strategy: RotationStrategy) -> Option<String> {
-        let count = self.active_of(resource).count();
-        (strategy != RotationStrategy::Replace && count > 1).then(|| format!("{count} are active at once"))
+        let ledger = self.resources[resource].current().ledger.as_ref();
+        let retires = |place| ledger.is_some_and(|ledger| ledger.retiring.iter().any(|old| old.id == id(place)));
+        let allowed = |place, credential: &Credential| {
+            strategy == RotationStrategy::Replace
+                && (retires(place) || credential.left && self.outlives(resource, credential))
+        };
+        let count = self.active_of(resource).filter(|(place, credential)| !allowed(*place, credential)).count();
+        (count > 1).then(|| format!("{count} are active at once"))
     }
 
-    /// Whether something is active that its resource does not know any more.
+    /// Whether something is active that no record names any more.
     pub fn outlived(&self) -> bool {
-        (0..self.resources.len())
-            .any(|resource| self.resources[resource].current().gone && self.active_of(resource).next().is_some())
+        (0..self.resources.len()).any(|resource| {
+            let gone = self.resources[resource].current().gone;
+            self.active_of(resource).any(|(_, credential)| gone || credential.left)
+        })
     }
 
     /// A credential is two resources' own.
@@ -272,7 +285,8 @@ impl World {
         let credential = self.credentials.get(usize::from(published))?;
         let off = ready && !version.deleting && !version.gone && !credential.row.active;
         // A late or stale write of another operator is put right at the next comparison.
-        (off && self.operators.len() == 1 && !self.superseded(resource, published))
+        let others = self.operators.len() > 1 && credential.ground != Ground::Current;
+        (off && !others && !self.superseded(resource, published))
             .then(|| format!("{} is published and inactive", id(published)))
     }
 
@@ -283,15 +297,17 @@ impl World {
         ledger.is_some_and(|ledger| place(&ledger.id) != Some(published)) && self.active_of(resource).next().is_some()
     }
 
-    /// What is recorded as known is not what the credential holds, and nothing is on its way that could change that.
-    fn other_material(&self, resource: usize) -> Option<String> {
+    /// What is recorded as known is not what the credential holds. In place, something on its way or another operator
+    /// could change that.
+    fn other_material(&self, resource: usize, strategy: RotationStrategy) -> Option<String> {
         let version = self.resources[resource].current();
         let ledger = version.ledger.as_ref().filter(|ledger| !version.gone && !ledger.digest.is_empty())?;
         let own = place(&ledger.id)?;
         let secret = self.credentials.get(usize::from(own))?.row.secret;
         let held = self.credentials[usize::from(secret)].material;
         let recorded = ledger.secret_id.0 == format!("s{secret:02}");
-        (recorded && self.pending.is_empty() && self.operators.len() == 1 && held != material(&ledger.digest))
+        let certain = strategy != RotationStrategy::InPlace || self.pending.is_empty() && self.operators.len() == 1;
+        (recorded && certain && held != material(&ledger.digest))
             .then(|| format!("{} holds other material than is recorded", id(own)))
     }
 
@@ -303,15 +319,15 @@ impl World {
 }
 
 impl Protocol {
-    /// One was created twice for the same material, where one operator lives on and listings show what was created.
+    /// More were created than one for each material by each operator, and for each crash and each loss where listings
+    /// hide what was created.
     fn doubled(&self, world: &World) -> Option<String> {
-        let Bounds { operators, crashes, hides, .. } = self.bounds;
-        if operators > 1 || crashes > 0 || hides {
-            return None;
-        }
+        let Bounds { operators, crashes, losses, hides, .. } = self.bounds;
+        let missed = usize::from(crashes - world.crashes) + if hides { usize::from(losses - world.losses) } else { 0 };
         world.resources.iter().enumerate().find_map(|(place, resource)| {
             let created = world.credentials.iter().filter(|one| usize::from(one.owner) == place).count();
-            (created > usize::from(resource.secret) + 1).then(|| format!("{created} were created for resource {place}"))
+            (created > operators * (usize::from(resource.secret) + 1) + missed)
+                .then(|| format!("{created} were created for resource {place}"))
         })
     }
 
@@ -343,7 +359,7 @@ impl Protocol {
                 Some(_) => return Some("it does not come to rest".to_owned()),
                 None => {}
             }
-            let (busy, more) = self.round(&mut world);
+            let (busy, more) = self.round(&mut world, self.pairs());
             effects += more;
             if busy {
                 world.now += 1;
@@ -369,10 +385,10 @@ impl Protocol {
         self.settled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everybody takes a step: whether anybody had one to take, and how many effects there were.
-    fn round(&self, world: &mut World) -> (bool, usize) {
+    /// Each takes a step: whether any had one to take, and how many effects there were.
+    fn round(&self, world: &mut World, pairs: impl Iterator<Item = (usize, usize)>) -> (bool, usize) {
         let (mut busy, mut effects) = (false, 0);
-        for (operator, resource) in self.pairs() {
+        for (operator, resource) in pairs {
             world.deliver(operator, resource);
             if world.operators[operator].works[resource].answer.is_some() {
                 world.receive(operator, resource);
@@ -399,9 +415,9 @@ impl World {
         (0..self.resources.len()).find_map(|place| {
             let resource = &self.resources[place];
             let version = resource.current();
-            let active: Vec<_> = self.active_of(place).map(|(_, credential)| credential).collect();
+            let mut active = self.active_of(place).filter(|(_, one)| !self.outlives(place, one));
             if resource.deleted {
-                let left = active.iter().any(|one| self.operators.len() == 1 || one.ground == Ground::Current);
+                let left = active.next().is_some();
                 return if !version.gone {
                     Some(format!("resource {place} does not go"))
                 } else {
@@ -412,10 +428,10 @@ impl World {
             if !ready {
                 return Some(format!("resource {place} does not become ready"));
             }
-            let own = version.status.id.as_ref().and_then(crate::world::place);
-            let own = own.and_then(|own| self.credentials.get(usize::from(own))).filter(|own| own.row.active);
+            let published = version.status.id.as_ref().and_then(crate::world::place);
+            let own = published.and_then(|own| self.credentials.get(usize::from(own))).filter(|own| own.row.active);
             let Some(own) = own else { return Some(format!("resource {place} is ready without a credential")) };
-            let others = active.len() - usize::from(usize::from(own.owner) == place);
+            let others = active.filter(|(other, _)| published != Some(*other)).count();
             if others > 0 {
                 return Some(format!("resource {place} has {others} more that are active"));
             }
@@ -430,7 +446,15 @@ impl Model for Protocol {
     type Action = Event;
 
     fn init_states(&self) -> Vec<World> {
-        vec![World::new(&self.bounds)]
+        let mut world = World::new(&self.bounds);
+        // One after the other, so that none races another in what led here.
+        let operators = if self.bounds.settled { self.bounds.operators } else { 0 };
+        for operator in 0..operators {
+            while self.round(&mut world, self.pairs().filter(|(other, _)| *other == operator)).0 {
+                world.now += 1;
+            }
+        }
+        vec![world]
     }
 
     fn actions(&self, world: &World, events: &mut Vec<Event>) {

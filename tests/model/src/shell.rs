@@ -13,7 +13,8 @@ use crate::{
     bounds::{Bounds, SETTLE},
     bugs::Bug,
     world::{
-        Answer, Ground, KIND, Known, NAME, Pass, Pending, Request, Row, Version, World, digest, material, place, uid,
+        Answer, Ground, KIND, Known, NAME, Pass, Pending, Request, Row, Version, World, digest, id, material, place,
+        uid,
     },
 };
 
@@ -279,6 +280,11 @@ impl World {
             (version.finalizer, version.ledger) = (true, Some(ledger.clone()));
         });
         if written {
+            self.credentials.iter_mut().zip(0..).for_each(|(credential, place)| {
+                let named = ledger.credentials().any(|(named, _)| *named == id(place));
+                let retired = before.iter().flat_map(|before| &before.retiring).any(|old| old.id == id(place));
+                credential.left = !named && (credential.left || retired);
+            });
             let before = before.map_or(Recorded::Nothing, Recorded::Own);
             self.operators[operator].works[resource].memory.recorded(&before, &ledger);
         }
@@ -330,7 +336,7 @@ impl World {
             }
             Answer::Put { place, row, material, own, wish, sent } => {
                 let put = Put {
-                    id: crate::world::id(place),
+                    id: id(place),
                     fields: wish.fields(false),
                     changes: vec!["status"],
                     material: material.map(|material| digest(material).to_owned()),
@@ -346,8 +352,8 @@ impl World {
                 let before = std::mem::take(&mut this.rows);
                 this.rows = rows.into_iter().map(|(place, row)| (place, (row, began_at))).collect();
                 for (place, (row, at)) in before {
-                    let hidden = !shows_inactive && !row.active && !this.rows.contains_key(&place);
-                    if at >= began_at || hidden {
+                    let shown = this.rows.contains_key(&place);
+                    if row.seen(place, at, false).outlasts(Tick(began_at), shown, shows_inactive) {
                         this.rows.insert(place, (row, at));
                     }
                 }

@@ -92,7 +92,7 @@ impl Row {
     }
 }
 
-/// Who asked for the last activation of a credential, and on what ground.
+/// On what ground a credential was last activated or deactivated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ground {
     /// The record as it was when it took effect.
@@ -112,8 +112,10 @@ pub struct Credential {
     pub owner: u8,
     /// What its own secret holds.
     pub material: u8,
-    /// Why it is active.
+    /// Why it is active, or inactive.
     pub ground: Ground,
+    /// It was recorded as superseded, and is recorded no more.
+    pub left: bool,
 }
 
 /// Who made what was there before any resource.
@@ -406,7 +408,7 @@ impl World {
             Request::Post { owner, material } => {
                 let place = self.credentials.len() as u8;
                 let row = Row { marker: Some((*owner, *material)), secret: place, active };
-                self.credentials.push(Credential { row, owner: *owner, material: *material, ground });
+                self.credentials.push(Credential { row, owner: *owner, material: *material, ground, left: false });
                 (place, row)
             }
             Request::Put { place, row, material, .. } => {
@@ -415,7 +417,7 @@ impl World {
                     self.credentials[secret].material = *material;
                 }
                 let credential = &mut self.credentials[usize::from(*place)];
-                if row.active && !credential.row.active {
+                if row.active != credential.row.active {
                     credential.ground = ground;
                 }
                 credential.row = *row;
