@@ -9,16 +9,18 @@ page=docs/guarantees.md
 targets=(model fuzz sequences schedules crashpoints takeovers kubernetes-faults remote-faults bugs)
 # What a target shows something of: the operator, and what the target is made of; not what only others are made of.
 sources() {
-    local each="Makefile Cargo.lock Cargo.toml src"
-    local room="$each tests crds charts :!tests/model :!tests/bugs :!tests/bench" e2e=:!tests/e2e
+    local whole=(Makefile Cargo.lock Cargo.toml src) e2e=:!tests/e2e
+    # Its unit tests are no part of the operator.
+    local operator=("${whole[@]}" ':(exclude,glob)src/**/'{tests.rs,tests/**,*_tests.rs})
+    local room=("${operator[@]}" tests crds charts :!tests/model :!tests/bugs :!tests/bench)
     case $1 in
-    model) set -- $each tests/model ;;
-    fuzz) set -- $each ;;
-    crashpoints | takeovers) set -- $room $e2e/{kubernetes_faults,remote_faults,schema,sequences}.rs ;;
-    kubernetes-faults) set -- $room $e2e/{crashpoints,remote_faults,schema,sequences}.rs ;;
-    remote-faults) set -- $room $e2e/{crashpoints,kubernetes_faults}.rs ;;
-    sequences | schedules) set -- $room $e2e/{crashpoints,kubernetes_faults,remote_faults,schema}.rs ;;
-    bugs) set -- $each tests crds charts :!tests/bench ;;
+    model) set -- "${operator[@]}" tests/model ;;
+    fuzz) set -- "${whole[@]}" ;;
+    crashpoints | takeovers) set -- "${room[@]}" $e2e/{kubernetes_faults,remote_faults,schema,sequences}.rs ;;
+    kubernetes-faults) set -- "${room[@]}" $e2e/{crashpoints,remote_faults,schema,sequences}.rs ;;
+    remote-faults) set -- "${room[@]}" $e2e/{crashpoints,kubernetes_faults}.rs ;;
+    sequences | schedules) set -- "${room[@]}" $e2e/{crashpoints,kubernetes_faults,remote_faults,schema}.rs ;;
+    bugs) set -- "${whole[@]}" tests crds charts :!tests/bench ;;
     esac
     git ls-files -s -- "$@" | git hash-object --stdin
 }
@@ -44,16 +46,25 @@ row() {
     [ -s "$figure" ] || { echo "$figure is missing: make $3 did not leave its figures" >&2; exit 1; }
     printf '| %s | `make %s` | %s |\n' "$1" "$3" "$(cat "$figure")"
 }
-# The sum of the numbers before a word, over all figures.
-sum() { find "${all[@]}" -type f -exec cat {} + | grep -oE "[0-9]+ $1" | awk '{ all += $1 } END { print all + 0 }'; }
-# What was searched for leaks: forms, times, found, place, of each process.
+# The sum of the numbers before a word, over all figures that have it.
+sum() { find "${all[@]}" -type f -exec cat {} + | grep -oE "[0-9]+ $1" | awk '{ all += $1 } END { print all }'; }
+# What was searched for leaks: forms, times, found, place, of each process. No search is no figure.
 searches() {
     find "${all[@]}" -name 'leaks-*' -exec cat {} + | awk -F '\t' '
         { forms = $1 > forms ? $1 : forms; times += $2; found += $3; places[$4] = 1 }
-        END { printf "%d searches of %d places for %d forms: %d leaks", times, length(places), forms, found }'
+        END {
+            if (!times) { print "nothing was searched for leaks" > "/dev/stderr"; exit 1 }
+            printf "%d searches of %d places for %d forms: %d leaks", times, length(places), forms, found
+        }'
 }
 leaks=$(searches)
+duplicates=$(sum duplicates)
+lost=$(sum lost)
+stuck=$(sum stuck)
+commit=$(git rev-parse --short HEAD)
 table=$(
+    printf 'Of commit `%s`. A run that ends otherwise than it should fails its command, and then nothing is written here;\n' "$commit"
+    printf 'duplicates, lost ids and stuck resources are those of the commands that tell them apart.\n\n'
     printf '| What | Command | Figures |\n| --- | --- | --- |\n'
     row 'SIGKILL at every effect' crash-points crashpoints
     row 'SIGSTOP of the leader at every effect, woken when another leads' takeovers takeovers
@@ -74,6 +85,6 @@ table=$(
     printf '| leaks: key, token and installation key, whole and in halves | all of the above | %s |\n' "$leaks"
     row 'seeded bugs' seeded-bugs bugs
     printf '| all of it | `make proof` | %s duplicates, %s lost ids, %s, %s stuck resources |\n' \
-        "$(sum duplicates)" "$(sum lost)" "${leaks##*: }" "$(sum stuck)"
+        "$duplicates" "$lost" "${leaks##*: }" "$stuck"
 )
 hack/fill.sh "$page" proof <<< "$table"

@@ -6,7 +6,9 @@
 //! first saw the last renewal. Both use their own monotonic clocks, which go on while a process is stopped: only clocks
 //! whose rates differ by more than a tenth could make the two overlap.
 //!
-//! Neither does a deleted Lease free the others: they go on waiting for the holder they last saw, who writes it anew.
+//! A Lease that is deleted does not free those who have seen it: they go on waiting for the holder they last saw, who
+//! writes it anew. A process that first looks after the deletion knows of no holder and takes the lease at once: one that
+//! is cut off from the API server then may write until its tenure ends.
 //!
 //! `kube-lease-manager`, the library for this, compares the wall clocks of two machines (`renewTime` with its own now) and tells a
 //! boolean.

@@ -11,7 +11,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -428,28 +428,18 @@ impl Case {
             && self.simulator.material_of(one.row.secret_id) == wanted)
     }
 
+    fn is_own(&self, one: &Credential) -> bool {
+        !self.strangers.contains(&one.id)
+    }
+
     /// All credentials but the strangers'.
     fn own(&self) -> Vec<Credential> {
-        self.simulator.credentials().into_iter().filter(|one| !self.strangers.contains(&one.id)).collect()
+        self.simulator.credentials().into_iter().filter(|one| self.is_own(one)).collect()
     }
 
     /// The most of them that were active at one moment, under whatever names.
     fn most_active(&self) -> usize {
-        let own = self.own();
-        let changes = own.iter().flat_map(|one| one.history.iter().map(|change| (change.number, one.id, change)));
-        let changes: BTreeMap<u64, (Uuid, bool)> = changes
-            .map(|(number, id, change)| (number, (id, change.row.as_ref().is_some_and(|row| row.active))))
-            .collect();
-        let mut active = BTreeSet::new();
-        let after = changes.into_values().map(|(id, is_active)| {
-            if is_active {
-                active.insert(id)
-            } else {
-                active.remove(&id)
-            };
-            active.len()
-        });
-        after.max().unwrap_or_default()
+        self.simulator.read(|state| state.max_simultaneously_active_of(|one| self.is_own(one)))
     }
 
     /// How many credentials there are beyond those that the life takes: just those that the faults explain.

@@ -17,9 +17,10 @@ use std::{
 use futures::{FutureExt as _, StreamExt as _, future::join_all, stream};
 use kube::api::{DeleteParams, Preconditions};
 use serde_json::{Value, json};
-use toolzz_simulator::{Credential, Fault, Operation, Times, final_name};
+use toolzz_simulator::{Credential, Fault, Operation, Times, final_name, is_marked};
 
 use super::{
+    leaks::word_of,
     runs::{Failure, Kind},
     support::*,
 };
@@ -55,11 +56,20 @@ struct Life {
     material: String,
     exists: bool,
     told: Vec<String>,
-    /// How many creates at Toolzz it asked for: each time it began, each other material, each loss.
-    wants: usize,
+    /// Each time it began, another; only the last can be there.
+    resources: Vec<Resource>,
     /// How many times there was other material, and whether the strategy ever was one that leaves the former active.
     rotations: usize,
     replaces: bool,
+}
+
+/// What a resource of a life asked for.
+struct Resource {
+    uid: String,
+    /// How often each material: when it began, and each time it was changed to that.
+    wants: BTreeMap<String, usize>,
+    /// How often its credential was taken away.
+    losses: usize,
 }
 
 impl Life {
@@ -71,7 +81,7 @@ impl Life {
             material: "first".into(),
             exists: false,
             told: Vec::new(),
-            wants: 0,
+            resources: Vec::new(),
             rotations: 0,
             replaces: false,
         }
@@ -97,13 +107,17 @@ impl Life {
 
     async fn create(&mut self, lab: &Lab) {
         self.told.push("create".into());
-        self.wants += 1;
         let mut manifest = lab.manifest(&self.name);
         for (field, value) in self.spec.as_object().unwrap() {
             manifest["spec"][field] = value.clone();
         }
-        lab.create(manifest).await.unwrap();
+        let uid = lab.create(manifest).await.unwrap().metadata.uid.unwrap();
+        self.resources.push(Resource { uid, wants: BTreeMap::from([(self.material.clone(), 1)]), losses: 0 });
         self.exists = true;
+    }
+
+    fn resource(&mut self) -> &mut Resource {
+        self.resources.last_mut().unwrap()
     }
 
     async fn happen(&mut self, lab: &Lab) {
@@ -136,8 +150,10 @@ impl Life {
             // Among few, so that some are a way back.
             4 | 5 => {
                 let material = format!("m{}", self.dice.below(3));
-                let other = usize::from(material != self.material);
-                (self.wants, self.rotations) = (self.wants + other, self.rotations + other);
+                if material != self.material {
+                    self.rotations += 1;
+                    *self.resource().wants.entry(material.clone()).or_default() += 1;
+                }
                 self.material = material;
                 self.told.push(self.material.clone());
                 lab.rotate(&self.name, &self.material).await;
@@ -189,7 +205,7 @@ impl Life {
             1 => lab.simulator.edit(id, |row| row.active = !row.active && final_name(&row.name) == row.name),
             2 => lab.simulator.edit(id, |row| row.user_id = uuid::Uuid::nil()),
             _ => {
-                self.wants += 1;
+                self.resource().losses += 1;
                 lab.simulator.remove(id)
             }
         };
@@ -245,29 +261,87 @@ impl Life {
     }
 }
 
+impl Resource {
+    /// Whether a credential was created for this resource, as the marker tells.
+    fn made(&self, one: &Credential) -> bool {
+        let row = one.history[0].row.as_ref().unwrap();
+        is_marked(&row.name) && row.name.contains(&format!(" [toolzz-operator {}-", &self.uid[..8]))
+    }
+
+    /// How many creates it asked for. Of changes that follow each other fast not each is seen.
+    fn asked(&self) -> usize {
+        self.wants.values().sum::<usize>() + self.losses
+    }
+
+    /// What was created beyond that.
+    fn too_much(&self, lab: &Lab, all: &[Credential]) -> Option<String> {
+        let mut created = BTreeMap::<String, Vec<&Credential>>::new();
+        for one in all.iter().filter(|one| self.made(one)) {
+            created.entry(came_with(lab, one)).or_default().push(one);
+        }
+        let mut beyond = 0;
+        for (material, made) in &created {
+            beyond += made.len().saturating_sub(self.wants.get(material).copied().unwrap_or_default());
+            // They are in the order in which they were created.
+            for (nth, one) in made.iter().enumerate() {
+                if made[..nth].iter().any(|earlier| is_staged_at(earlier, one.history[0].number)) {
+                    return Some(format!("{} was created for {material:?} while another was staged", one.id));
+                }
+            }
+        }
+        (beyond > self.losses).then(|| {
+            let created: Vec<_> = created.iter().map(|(material, made)| (material, made.len())).collect();
+            format!("created: {created:?}, asked for: {:?} and {} losses", self.wants, self.losses)
+        })
+    }
+}
+
+/// The material that a credential was created with.
+fn came_with(lab: &Lab, one: &Credential) -> String {
+    let material = lab.simulator.material_of(one.history[0].row.as_ref().unwrap().secret_id).unwrap();
+    word_of(material[0]["api_key"].as_str().unwrap()).to_owned()
+}
+
+/// Whether a credential was there before this change, with a marker.
+fn is_staged_at(one: &Credential, number: u64) -> bool {
+    let last = one.history.iter().rfind(|change| change.number < number);
+    last.and_then(|change| change.row.as_ref()).is_some_and(|row| is_marked(&row.name))
+}
+
+/// What the credentials are that no record names.
+#[derive(Default)]
+struct Strays {
+    /// Of material that is not wished any more.
+    superseded: usize,
+    /// Of resources that are gone.
+    deleted: usize,
+    /// Of what is in use: it was created twice.
+    unexplained: usize,
+}
+
+impl Strays {
+    fn of(lab: &Lab, lives: &[Life], strays: &[Credential]) -> Self {
+        let mut all = Self::default();
+        for stray in strays {
+            let is_owner = |life: &&Life| life.exists && life.resources.last().is_some_and(|one| one.made(stray));
+            match lives.iter().find(is_owner) {
+                Some(life) if came_with(lab, stray) == life.material => all.unexplained += 1,
+                Some(_) => all.superseded += 1,
+                None => all.deleted += 1,
+            }
+        }
+        all
+    }
+}
+
 impl Life {
     /// What was created for this life, or active at once, beyond what it asked for.
-    fn too_much(&self, all: &[Credential]) -> Option<String> {
-        let first = |one: &&Credential| {
-            let name = one.history[0].row.as_ref().map(|row| final_name(&row.name).to_owned()).unwrap_or_default();
-            name == self.name || name.starts_with(&format!("{} ", self.name))
-        };
-        let own: Vec<&Credential> = all.iter().filter(first).collect();
-        if own.len() > self.wants {
-            return Some(format!("{} creates, {} were asked for", own.len(), self.wants));
+    fn too_much(&self, lab: &Lab, all: &[Credential]) -> Option<String> {
+        if let Some(what) = self.resources.iter().find_map(|one| one.too_much(lab, all)) {
+            return Some(what);
         }
-        // Whatever they were called then.
-        let changes = own.iter().enumerate().flat_map(|(nth, one)| one.history.iter().map(move |change| (nth, change)));
-        let mut changes: Vec<_> = changes.collect();
-        changes.sort_by_key(|(_, change)| change.number);
-        let (mut active, mut most) = (BTreeSet::new(), 0);
-        for (nth, change) in changes {
-            match &change.row {
-                Some(row) if row.active => drop(active.insert(nth)),
-                _ => drop(active.remove(&nth)),
-            }
-            most = most.max(active.len());
-        }
+        let own = |credential: &Credential| self.resources.iter().any(|one| one.made(credential));
+        let most = lab.simulator.read(|state| state.max_simultaneously_active_of(own));
         let allowed = 1 + if self.replaces { self.rotations } else { 0 };
         (most > allowed).then(|| format!("{most} active at once, {allowed} at most were to be"))
     }
@@ -321,7 +395,9 @@ type Disturbed = BTreeMap<Disturbance, usize>;
 struct Outcome {
     lives: u64,
     creates: u64,
-    strays: usize,
+    /// How many creates were asked for, at most.
+    asked: usize,
+    strays: Strays,
     disturbed: Disturbed,
     failures: Vec<Failure>,
 }
@@ -330,7 +406,10 @@ impl Outcome {
     fn add(&mut self, other: Self) {
         self.lives += other.lives;
         self.creates += other.creates;
-        self.strays += other.strays;
+        self.asked += other.asked;
+        self.strays.superseded += other.strays.superseded;
+        self.strays.deleted += other.strays.deleted;
+        self.strays.unexplained += other.strays.unexplained;
         self.failures.extend(other.failures);
         for (disturbance, times) in other.disturbed {
             *self.disturbed.entry(disturbance).or_default() += times;
@@ -347,10 +426,14 @@ impl Outcome {
         let disturbed: Vec<String> =
             self.disturbed.iter().map(|(disturbance, times)| format!("{disturbance:?} {times}")).collect();
         let figure = format!(
-            "{before}{} lives, {} creates, {} strays, operators disturbed: {}; {} duplicates, {} lost, {} stuck",
+            "{before}{} lives, {} creates of at most {} asked for, strays: {} of superseded material, {} of deleted resources, \
+             {} unexplained, operators disturbed: {}; {} duplicates, {} lost, {} stuck",
             self.lives,
             self.creates,
-            self.strays,
+            self.asked,
+            self.strays.superseded,
+            self.strays.deleted,
+            self.strays.unexplained,
             disturbed.join(", "),
             of(Kind::Duplicate),
             of(Kind::Lost),
@@ -577,22 +660,30 @@ async fn agreed(
         fail(Kind::Duplicate, format!("{early} were active before they had their name"));
     }
     for life in &lives {
-        if let Some(what) = life.too_much(&all) {
+        if let Some(what) = life.too_much(lab, &all) {
             fail(Kind::Duplicate, format!("{}: {what}\n    {}", life.name, life.told.join(", ")));
         }
     }
+    let resources = || lives.iter().flat_map(|life| &life.resources);
+    for one in all.iter().filter(|one| !resources().any(|resource| resource.made(one))) {
+        fail(Kind::Duplicate, format!("{} was created for no resource: {one:?}", one.id));
+    }
     let strays = until_strays_are_counted(lab, pair).await;
     match strays {
-        Ok(strays) => outcome.strays = strays,
-        Err(text) => outcome.failures.push(Failure { kind: Kind::Lost, text: format!("seed {seed}: {text}") }),
+        Ok(strays) => outcome.strays = Strays::of(lab, &lives, &strays),
+        Err(text) => fail(Kind::Lost, text),
     }
+    if outcome.strays.unexplained > 0 {
+        fail(Kind::Duplicate, format!("{} strays have the material in use", outcome.strays.unexplained));
+    }
+    outcome.asked = resources().map(Resource::asked).sum();
     outcome.creates = lab.simulator.counts(Operation::Create).committed;
     lab.assert_no_leak().await;
     outcome
 }
 
 /// Those that no record names are as many as the operator says.
-async fn until_strays_are_counted(lab: &Lab, mut pair: Option<Pair<'_>>) -> Result<usize, String> {
+async fn until_strays_are_counted(lab: &Lab, mut pair: Option<Pair<'_>>) -> Result<Vec<Credential>, String> {
     let begun = std::time::Instant::now();
     loop {
         let resources = lab.api().list(&Default::default()).await.unwrap().items;
@@ -601,7 +692,7 @@ async fn until_strays_are_counted(lab: &Lab, mut pair: Option<Pair<'_>>) -> Resu
             .filter_map(|one| one.metadata.annotations.as_ref()?.get("toolzz.com.br/ledger").cloned())
             .collect();
         let named = |one: &Credential| ledgers.iter().any(|ledger| ledger.contains(&one.id.to_string()));
-        let strays = lab.simulator.staged().into_iter().filter(|one| !named(one)).count();
+        let strays: Vec<Credential> = lab.simulator.staged().into_iter().filter(|one| !named(one)).collect();
         let metrics = match &mut pair {
             None => lab.operator.as_ref().unwrap().get("/metrics").1,
             Some((leader, other)) => {
@@ -610,12 +701,12 @@ async fn until_strays_are_counted(lab: &Lab, mut pair: Option<Pair<'_>>) -> Resu
             }
         };
         // Where nothing is left to look after, nobody looks.
-        if resources.is_empty() || metrics.contains(&format!("toolzz_operator_stray_credentials {strays}\n")) {
+        if resources.is_empty() || metrics.contains(&format!("toolzz_operator_stray_credentials {}\n", strays.len())) {
             return Ok(strays);
         }
         if begun.elapsed() > PATIENCE {
             let told = metrics.lines().find(|line| line.starts_with("toolzz_operator_stray_credentials"));
-            return Err(format!("{strays} strays, the operator says {told:?}"));
+            return Err(format!("{} strays, the operator says {told:?}", strays.len()));
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

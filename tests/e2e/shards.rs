@@ -124,7 +124,7 @@ async fn three_share_the_work_and_one_that_comes_or_goes_doubles_nothing() {
     room.create("d").await;
     room.until_shared_by(1, &[]).await;
     room.until_ready("d").await;
-    let created = 4 * room.namespaces.len();
+    let created = 4 * room.namespaces.len() as u64;
     assert_eq!((room.lab.simulator.posts(), room.lab.simulator.puts()), (created, created));
     assert_eq!(first.terminate(), Some(0));
     assert_eq!(room.holders().await, [const { None }; SHARDS as usize]);
@@ -180,5 +180,5 @@ async fn another_number_of_shards_waits() {
     whole.until_metric("toolzz_operator_leader 1").await;
     room.create("b").await;
     room.until_ready("b").await;
-    assert_eq!(room.lab.simulator.posts(), 2 * room.namespaces.len());
+    assert_eq!(room.lab.simulator.posts(), 2 * room.namespaces.len() as u64);
 }

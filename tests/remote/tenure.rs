@@ -10,10 +10,13 @@ use toolzz_simulator::{DEFAULT_TOKEN, Operation, Point, Simulator};
 
 use crate::support::*;
 
+/// Longer than the tenures here, and soon over: a write that outlasts its tenure fails its test.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
 fn connect_for(simulator: &Simulator, tenure: &Tenure) -> Connection {
     let token = toolzz_operator::remote::TokenSource::fixed(DEFAULT_TOKEN.into());
     connect_with(simulator, token, |config| {
-        config.request_timeout = LONG;
+        config.request_timeout = REQUEST_TIMEOUT;
         config.tenure = tenure.clone();
     })
     .0

@@ -109,6 +109,12 @@ impl State {
         self.store.max_active_in(name, unity_id, integration_id)
     }
 
+    /// The same of these credentials, whatever they were called then.
+    #[must_use]
+    pub fn max_simultaneously_active_of(&self, these: impl Fn(&Credential) -> bool) -> usize {
+        self.store.max_active_of(these)
+    }
+
     /// Every (final name, unityId, integrationId) of which more than one was active at one moment, with how many.
     #[must_use]
     pub fn overlaps(&self) -> Vec<((String, Uuid, Uuid), usize)> {

@@ -1,6 +1,6 @@
 //! Every credential that ever was, with its whole history, and the vault.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -278,6 +278,24 @@ impl Store {
         self.active_by_identity.get(&(name.to_owned(), unity_id, integration_id)).map_or(0, |gauge| gauge.max)
     }
 
+    /// The same of these credentials, whatever they were called then.
+    pub(crate) fn max_active_of(&self, these: impl Fn(&Credential) -> bool) -> usize {
+        let these = self.credentials.iter().filter(|one| these(one));
+        let mut changes: Vec<(&Change, Uuid)> =
+            these.flat_map(|one| one.history.iter().map(|change| (change, one.id))).collect();
+        changes.sort_unstable_by_key(|(change, _)| change.number);
+        let (mut active, mut most) = (HashSet::new(), 0);
+        for (change, id) in changes {
+            if change.row.as_ref().is_some_and(|row| row.active) {
+                active.insert(id);
+            } else {
+                active.remove(&id);
+            }
+            most = most.max(active.len());
+        }
+        most
+    }
+
     /// Every (name, unity, integration) of which more than one was active at one moment, with how many.
     pub(crate) fn overlaps(&self) -> Vec<(Identity, usize)> {
         let overlapping = self.active_by_identity.iter().filter(|(_, gauge)| gauge.max > 1);
@@ -377,6 +395,10 @@ mod tests {
         assert_eq!((store.max_active("a"), store.max_active_in("a", here, OPENAI)), (3, 2), "also after fewer");
         store.update(second, Cause::Elsewhere, |row| row.name = "b".to_owned());
         assert_eq!(store.max_active("b"), 1);
+        assert_eq!(store.max_active_of(|_| true), 3, "under whatever names");
+        assert_eq!(store.max_active_of(|one| [first, second].contains(&one.id)), 1);
+        assert_eq!(store.max_active_of(|one| [third, second].contains(&one.id)), 2);
+        assert_eq!(store.max_active_of(|_| false), 0);
     }
 
     #[test]
