@@ -177,14 +177,12 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ta
     let (tell_listed, all_listed) = tokio::sync::watch::channel(false);
     let cache = watches::Cache::Credentials(scope.clone());
     let (context, known) = (Arc::clone(ctx), reader.clone());
-    let credentials = watcher(api, watcher::Config::default().page_size(PAGE))
-        .default_backoff()
-        .modify(|object| {
-            object.metadata.managed_fields = None;
-            if let Some(annotations) = &mut object.metadata.annotations {
-                annotations.remove(LAST_APPLIED);
-            }
-        });
+    let credentials = watcher(api, watcher::Config::default().page_size(PAGE)).default_backoff().modify(|object| {
+        object.metadata.managed_fields = None;
+        if let Some(annotations) = &mut object.metadata.annotations {
+            annotations.remove(LAST_APPLIED);
+        }
+    });
     let credentials = watches::own(Arc::clone(ctx), credentials)
         .inspect(move |event| match event {
             Ok(watcher::Event::Init) => listed.clear(),
