@@ -27,6 +27,18 @@ fn an_answer_proves_nothing_of_the_time_after_its_update_was_sent() {
 }
 
 #[test]
+fn what_is_listed_active_after_an_update_was_sent_is_not_known_to_be_inactive() {
+    let deleted = Desired { deleting_for: Some(Duration::from_secs(1)), ..desired() };
+    let mut view = settled();
+    let inactive = seen("c1", "OpenAI", "s1", false).row;
+    view.memory.put_answered(&put(false), &inactive, &Answered { deleting: true, ..answered(16, 20) });
+    assert!(matches!(next(&deleted, &view, &SETTINGS, after(21)), Step::Release { .. }));
+    let active = Seen { at: after(18), ..seen("c1", "OpenAI", "s1", true) };
+    view.memory.observe(&Sight { recorded: Some(active), ..view.sight.clone() });
+    assert!(matches!(next(&deleted, &view, &SETTINGS, after(21)), Step::Put(_)));
+}
+
+#[test]
 fn material_in_place_is_known_from_when_it_was_sent() {
     let mut memory = Memory::default();
     let in_place = Put { material: Some(DIGEST.into()), ..put(true) };
