@@ -63,9 +63,15 @@ pub(super) async fn reconcile(ctx: &Context, cached: Arc<ToolzzCredential>, lane
             return None;
         }
         if pass.over {
-            // Nothing may come that wakes it. If it is gone, there is no pass then.
-            let retry_at = pass.remember(|remembered| remembered.plan.trouble.as_ref()?.retry_at);
-            return Some(retry_at.map_or(FIRST_BACKOFF, |at| at - ctx.clock.now()));
+            let (retry_at, released) = pass.remember(|remembered| {
+                (remembered.plan.trouble.as_ref().and_then(|trouble| trouble.retry_at), remembered.released)
+            });
+            return match retry_at {
+                Some(at) => Some(at - ctx.clock.now()),
+                None if released => None,
+                // Nothing may come that wakes it. If it is gone, there is no pass then.
+                None => Some(FIRST_BACKOFF),
+            };
         }
         let (desired, view) = pass.observe().await;
         let now = ctx.clock.now();

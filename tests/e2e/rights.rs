@@ -229,6 +229,8 @@ impl Room {
         lab.credential_with("b", json!({"target": target("Secret", "out-b")})).await;
         for name in ["a", "b"] {
             lab.until_ready(name).await;
+            lab.rotate(name, "changed").await;
+            lab.until_reason(name, "Rotated").await;
             lab.edit(name, json!({"target": null})).await;
             lab.until(name, "without a target", |object| object.status.as_ref().unwrap().target.is_none()).await;
             lab.delete(name).await;
