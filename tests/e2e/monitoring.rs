@@ -5,10 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use serde_json::Value;
 use toolzz_operator::api::{Class, Reason};
 
-use super::{
-    docs::{Page, ROOT, pages},
-    support::*,
-};
+use super::docs::{Page, ROOT, pages};
 
 /// Every expression of the alerts and of the dashboard's panels, with where it stands.
 fn expressions() -> Vec<(String, String)> {
