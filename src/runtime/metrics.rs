@@ -359,6 +359,20 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_is_asked_under_no_lock() {
+        struct Queue(Arc<Metrics>);
+        impl Due for Queue {
+            fn due(&self) -> (usize, Duration) {
+                (usize::from(self.0.state.try_lock().is_ok()), Duration::ZERO)
+            }
+        }
+        let metrics = Arc::new(Metrics::default());
+        let queue = Arc::new(Queue(Arc::clone(&metrics)));
+        metrics.watch(&queue);
+        assert!(metrics.text().contains("toolzz_operator_queue_length 1\n"), "who is counted may hold the queue");
+    }
+
+    #[test]
     fn who_works_on_any_shard_works() {
         let metrics = Metrics::default();
         let has = |line: &str| metrics.text().lines().any(|one| one == line);
