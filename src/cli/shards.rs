@@ -194,3 +194,75 @@ async fn keep_balance(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Mutex, time::Duration};
+
+    use axum::http::{Method, Request, Response};
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{remote::Clock, runtime::Terms};
+
+    /// A client of an API server that keeps this Lease.
+    fn client(lease: &Arc<Mutex<Value>>) -> kube::Client {
+        let lease = Arc::clone(lease);
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let lease = Arc::clone(&lease);
+            async move {
+                let writes = *request.method() != Method::GET;
+                let body = request.into_body().collect_bytes().await.unwrap();
+                let mut lease = lease.lock().unwrap();
+                if writes {
+                    *lease = serde_json::from_slice(&body).unwrap();
+                }
+                Ok::<_, std::io::Error>(Response::new(Body::from(lease.to_string().into_bytes())))
+            }
+        });
+        kube::Client::new(service, "ns")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_is_given_to_who_asks_when_the_work_on_it_has_ended() {
+        let lease = Arc::new(Mutex::new(json!({"metadata": {"name": "n", "resourceVersion": "1"}})));
+        let holder = || lease.lock().unwrap()["spec"]["holderIdentity"].clone();
+        let (client, tenure, clock) = (client(&lease), Tenure::none(), Clock::start());
+        let terms = Terms {
+            client: client.clone(),
+            namespace: "ns".to_owned(),
+            name: "n".to_owned(),
+            identity: "me".to_owned(),
+            timing: Timing::new(Duration::from_secs(15), None, None).unwrap(),
+        };
+        let election = Election::new(terms, tenure.clone(), clock, |_| ());
+        let readiness = Arc::new(Readiness::new(&[]));
+        let seat = Seat { share: Share::WHOLE, tenure: tenure.clone(), client, connection: None, readiness };
+        let (ask, asked) = mpsc::channel(1);
+        let (tell, mut told) = mpsc::channel(1);
+        let work = |_: &Seat, shutdown: Shutdown| async {
+            ask.send("heir".to_owned()).await.unwrap();
+            shutdown.requested().await;
+            // The passes under way.
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            tell.send((holder(), tenure.remaining(clock.now()).is_some())).await.unwrap();
+            Ok(())
+        };
+        let mut serve = std::pin::pin!(seat.serve(election, asked, work, Shutdown::never()));
+        let at_end = tokio::select! {
+            _ = &mut serve => None,
+            at_end = told.recv() => at_end,
+        };
+        assert_eq!(at_end, Some((json!("me"), true)), "nobody else may work on it yet");
+        let given = async {
+            while holder() != json!("heir") {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::select! {
+            _ = serve => panic!("it waits for the shard to come back"),
+            () = given => {}
+        }
+    }
+}

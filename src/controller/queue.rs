@@ -14,7 +14,7 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     hash::Hash,
-    ops::Bound::{Excluded, Included, Unbounded},
+    ops::Bound::{self, Excluded, Included, Unbounded},
     sync::Arc,
 };
 
@@ -58,6 +58,8 @@ pub(super) struct Queue<K, C> {
     by_tenant: HashMap<Arc<str>, usize>,
     begun: u32,
     last_number: u64,
+    /// When it was looked last whose turn it is, a connection did not admit somebody's pass.
+    is_held_up: bool,
 }
 
 /// By tenant and connection.
@@ -88,6 +90,7 @@ impl<K: Clone + Eq + Hash, C: Clone + Ord> Queue<K, C> {
             by_tenant: HashMap::new(),
             begun: 0,
             last_number: 0,
+            is_held_up: false,
         }
     }
 
@@ -120,21 +123,30 @@ impl<K: Clone + Eq + Hash, C: Clone + Ord> Queue<K, C> {
     /// admit a pass is passed over.
     pub fn next(&mut self, now: Instant, admits: impl Fn(&C) -> bool) -> Option<(K, Lane)> {
         self.ripen(now);
+        self.is_held_up = false;
         let free = self.workers.checked_sub(self.at_work.len()).filter(|free| *free > 0)?;
         let (waiting, by_tenant) = (&mut self.waiting, &mut self.by_tenant);
+        // Asked once, however many tenants use it.
+        let mut admitted: BTreeMap<C, bool> = BTreeMap::new();
+        let mut is_admitted = |connection: &C| match admitted.get(connection) {
+            Some(known) => *known,
+            None => *admitted.entry(connection.clone()).or_insert_with(|| admits(connection)),
+        };
         let mut turn = |lines: &mut Lines<K, C>| {
             lines.pick(|tenant, connections| {
                 if by_tenant.get(tenant).is_some_and(|passes| *passes >= SHARE * free) {
                     return None;
                 }
-                connections.pick(|connection, line| if admits(connection) { line.take(waiting) } else { None })
+                connections.pick(|connection, line| if is_admitted(connection) { line.take(waiting) } else { None })
             })
         };
-        let (key, Waiting { lane, place, .. }) = if self.begun % ROUTINE_EVERY == ROUTINE_EVERY - 1 {
+        let found = if self.begun % ROUTINE_EVERY == ROUTINE_EVERY - 1 {
             turn(&mut self.routine).or_else(|| turn(&mut self.news))
         } else {
             turn(&mut self.news).or_else(|| turn(&mut self.routine))
-        }?;
+        };
+        self.is_held_up = admitted.into_values().any(|admitted| !admitted);
+        let (key, Waiting { lane, place, .. }) = found?;
         self.begun = self.begun.wrapping_add(1);
         *self.by_tenant.entry(Arc::clone(&place.tenant)).or_default() += 1;
         self.at_work.insert(key.clone(), AtWork { tenant: place.tenant, again: None });
@@ -160,9 +172,10 @@ impl<K: Clone + Eq + Hash, C: Clone + Ord> Queue<K, C> {
         self.timers.keys().next().map(|(at, _)| *at)
     }
 
-    /// Somebody's time has come whose pass did not begin.
+    /// Somebody's pass did not begin because the connection did not admit it. Who waits for a worker is not meant: that
+    /// ends with a pass.
     pub fn is_held_up(&self) -> bool {
-        self.waiting.len() > self.timers.len()
+        self.is_held_up
     }
 
     /// How many passes are due that are no routine and have not begun, and since when the first of them is.
@@ -206,25 +219,40 @@ impl<N: Clone + Ord, V: Default + Emptied> Turns<N, V> {
 
     /// The first that has something, from the one after whoever had something last. Who has nothing left goes.
     fn pick<R>(&mut self, mut look: impl FnMut(&N, &mut V) -> Option<R>) -> Option<R> {
-        let order: Vec<N> = match &self.last {
-            None => self.by_name.keys().cloned().collect(),
-            Some(last) => {
-                let after = self.by_name.range((Excluded(last), Unbounded));
-                let before = self.by_name.range((Unbounded, Included(last)));
-                after.chain(before).map(|(name, _)| name.clone()).collect()
-            }
+        let last = self.last.take();
+        let found = match &last {
+            None => self.pick_of((Unbounded, Unbounded), &mut look),
+            Some(last) => self
+                .pick_of((Excluded(last), Unbounded), &mut look)
+                .or_else(|| self.pick_of((Unbounded, Included(last)), &mut look)),
         };
-        order.into_iter().find_map(|name| {
-            let value = self.by_name.get_mut(&name)?;
-            let found = look(&name, value);
+        if found.is_none() {
+            self.last = last;
+        }
+        found
+    }
+
+    /// The first of these that has something: its turn it was then.
+    fn pick_of<R>(
+        &mut self,
+        these: (Bound<&N>, Bound<&N>),
+        look: &mut impl FnMut(&N, &mut V) -> Option<R>,
+    ) -> Option<R> {
+        let mut emptied = Vec::new();
+        let found = self.by_name.range_mut::<N, _>(these).find_map(|(name, value)| {
+            let found = look(name, value);
             if value.is_empty() {
-                self.by_name.remove(&name);
+                emptied.push(name.clone());
             }
             if found.is_some() {
-                self.last = Some(name);
+                self.last = Some(name.clone());
             }
             found
-        })
+        });
+        for name in emptied {
+            self.by_name.remove(&name);
+        }
+        found
     }
 }
 

@@ -118,7 +118,27 @@ fn a_connection_that_is_full_is_passed_over() {
     assert_eq!(queue.next(now, |connection| *connection != "full"), Some((10, Lane::Routine)));
     assert_eq!(queue.next(now, |connection| *connection != "full"), None);
     assert_eq!(queue.due(now), (9, Some(now)));
+    assert!(queue.is_held_up());
     assert_eq!(begin(&mut queue, now).len(), 5);
+    // They wait for workers now, and whoever ends calls.
+    assert!(queue.due(now).0 > 0 && !queue.is_held_up());
+}
+
+#[test]
+fn a_connection_is_asked_once_for_all_its_tenants() {
+    let (mut queue, now) = queue(8);
+    for key in 0..100 {
+        let lane = if key % 2 == 0 { Lane::News } else { Lane::Routine };
+        queue.add(key, lane, Place { tenant: format!("tenant-{key}").into(), connection: "full" }, now);
+    }
+    let asked = std::cell::Cell::new(0);
+    let full = |_: &&str| {
+        asked.set(asked.get() + 1);
+        false
+    };
+    assert_eq!((queue.next(now, full), asked.get()), (None, 1));
+    assert_eq!((queue.next(now, full), asked.get()), (None, 2), "it may have room by now");
+    assert_eq!(drain(&mut queue, now).len(), 100);
 }
 
 /// What may happen to a queue.

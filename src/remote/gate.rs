@@ -88,11 +88,11 @@ impl Gate {
             let share = limit.get().div_ceil(config.shares.get().into());
             std::num::NonZeroU32::new(share).unwrap_or(limit)
         };
-        let bucket = config.rate_limit.map(|limit| RateLimiter::direct(Quota::per_second(share(limit))));
+        let limit = config.rate_limit.map(share);
         Self {
             clock,
-            bucket,
-            limit: config.rate_limit.map(std::num::NonZeroU32::get),
+            bucket: limit.map(|limit| RateLimiter::direct(Quota::per_second(limit))),
+            limit: limit.map(std::num::NonZeroU32::get),
             passes: AtomicUsize::default(),
             calls: AtomicUsize::default(),
             queue: tokio::sync::Mutex::default(),
@@ -357,7 +357,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn there_is_room_for_as_many_as_get_through_soon_beside_those_whose_calls_are_under_way() {
         let mut config = Config::new("http://127.0.0.1");
-        config.rate_limit = std::num::NonZeroU32::new(12);
+        config.rate_limit = std::num::NonZeroU32::new(36);
+        config.shares = std::num::NonZeroU16::new(3).unwrap();
         let gate = Gate::new(Clock::start(), &config);
         let mut passes = vec![gate.pass(), gate.pass()];
         assert!(gate.has_room());
@@ -377,7 +378,8 @@ mod tests {
     #[test]
     fn after_a_pause_they_come_one_after_another() {
         let mut config = Config::new("http://127.0.0.1");
-        config.rate_limit = std::num::NonZeroU32::new(4);
+        config.rate_limit = std::num::NonZeroU32::new(8);
+        config.shares = std::num::NonZeroU16::new(2).unwrap();
         let gate = Gate::new(Clock::start(), &config);
         let turns: Vec<u64> = (0..5).map(|_| gate.turn_after(Tick(1000)).0).collect();
         assert_eq!(turns, [1250, 1500, 1750, 2000, 2250]);

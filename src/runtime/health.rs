@@ -45,9 +45,13 @@ impl Readiness {
 
     /// The process waits for the lease, and can read it or not; `None`: it waits no longer.
     ///
-    /// One that can is ready: a rollout goes on when it could take over.
+    /// One that can is ready: a rollout goes on when it could take over. What was so in an earlier term is no longer.
     pub fn stand_by(&self, ok: Option<bool>) {
-        self.lock().standby = ok;
+        let mut state = self.lock();
+        state.standby = ok;
+        if ok.is_some() {
+            state.checks.values_mut().for_each(|check| *check = false);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Checks> {
@@ -124,11 +128,12 @@ mod tests {
         assert_eq!(readiness.report(), (false, "[-]caches not yet\n[+]crd ok\n".to_owned()));
         readiness.set("caches", true);
         assert!(readiness.report().0);
-        readiness.set("crd", false);
         readiness.stand_by(Some(true));
         assert_eq!(readiness.report(), (true, "[+]standby ok\n".to_owned()), "it has nothing else to be ready for");
         readiness.stand_by(None);
-        assert!(!readiness.report().0);
+        let anew = "[-]caches not yet\n[-]crd not yet\n".to_owned();
+        assert_eq!(readiness.report(), (false, anew), "what an earlier term had is gone");
+        readiness.set("caches", true);
         readiness.set("crd", true);
         let part = Arc::new(Readiness::new(&["caches"]));
         readiness.part("shard-2".to_owned(), Arc::clone(&part));

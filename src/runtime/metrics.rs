@@ -279,18 +279,21 @@ impl Metrics {
 
     /// Everything, as text.
     pub fn text(&self) -> String {
-        {
+        let (listing_age, rows, queues) = {
             let mut state = self.state();
             state.queues.retain(|queue| queue.strong_count() > 0);
             let age = state.listings.values().map(|(read, _)| read.elapsed()).max().unwrap_or_default();
-            self.listing_age.set(age.as_secs_f64());
             let rows: usize = state.listings.values().map(|(_, rows)| rows).sum();
-            let due = state.queues.iter().filter_map(Weak::upgrade).map(|queue| queue.due());
-            let (length, age) = due.fold((0, Duration::ZERO), |all, one| (all.0 + one.0, all.1.max(one.1)));
-            self.queue_age.set(age.as_secs_f64());
-            self.queue_length.set(i64::try_from(length).unwrap_or(i64::MAX));
-            self.listing_rows.set(i64::try_from(rows).unwrap_or(i64::MAX));
-        }
+            let queues: Vec<_> = state.queues.iter().filter_map(Weak::upgrade).collect();
+            (age, rows, queues)
+        };
+        // Not under the lock: a queue has one of its own, and who holds that may wait for somebody who is counting.
+        let due = queues.iter().map(|queue| queue.due());
+        let (length, age) = due.fold((0, Duration::ZERO), |all, one| (all.0 + one.0, all.1.max(one.1)));
+        self.listing_age.set(listing_age.as_secs_f64());
+        self.listing_rows.set(i64::try_from(rows).unwrap_or(i64::MAX));
+        self.queue_age.set(age.as_secs_f64());
+        self.queue_length.set(i64::try_from(length).unwrap_or(i64::MAX));
         let mut text = String::new();
         // Writing into a string does not fail.
         let _ = encode(&mut text, &self.registry);
@@ -353,6 +356,20 @@ mod tests {
         says(3, 7);
         drop(two);
         says(2, 3);
+    }
+
+    #[test]
+    fn a_queue_is_asked_under_no_lock() {
+        struct Queue(Arc<Metrics>);
+        impl Due for Queue {
+            fn due(&self) -> (usize, Duration) {
+                (usize::from(self.0.state.try_lock().is_ok()), Duration::ZERO)
+            }
+        }
+        let metrics = Arc::new(Metrics::default());
+        let queue = Arc::new(Queue(Arc::clone(&metrics)));
+        metrics.watch(&queue);
+        assert!(metrics.text().contains("toolzz_operator_queue_length 1\n"), "who is counted may hold the queue");
     }
 
     #[test]

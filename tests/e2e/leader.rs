@@ -11,7 +11,7 @@ use toolzz_simulator::{Operation, Point};
 
 use super::support::*;
 
-const LEASE: Duration = Duration::from_secs(6);
+pub const LEASE: Duration = Duration::from_secs(6);
 
 pub async fn lab(prefix: &str) -> Lab {
     on(plane().await, prefix).await
