@@ -137,7 +137,6 @@ pub async fn run(start: Start) -> Result<(), Error> {
         client,
         reach,
         share,
-        others: std::sync::Mutex::default(),
         key,
         secrets: SecretIndex::default(),
         config_maps: SecretIndex::default(),

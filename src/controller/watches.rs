@@ -90,13 +90,7 @@ pub(super) fn own_users(
     ctx: Arc<Context>,
     users: impl Stream<Item = ObjectRef<ToolzzCredential>> + Send,
 ) -> impl Stream<Item = ObjectRef<ToolzzCredential>> + Send {
-    users.filter(move |user| {
-        let own = ctx.is_own(user.namespace.as_deref());
-        if !own {
-            ctx.look_elsewhere(user);
-        }
-        future::ready(own)
-    })
+    users.filter(move |user| future::ready(ctx.is_own(user.namespace.as_deref())))
 }
 
 /// The resources to look at again because a Secret of theirs came, changed or went.

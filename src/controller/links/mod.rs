@@ -148,7 +148,9 @@ impl Links {
         let (work, queue) = mpsc::unbounded_channel();
         let health = || Arc::new(link::Health::new(Arc::default()));
         let default = default.map(|connection| {
-            Link::new(ConnectionKey::default_of_cluster(), connection, terms.allow_adoption, health(), &shared)
+            let key = ConnectionKey::default_of_cluster();
+            shared.claims.leads(&key, &connection.service());
+            Link::new(key, connection, terms.allow_adoption, health(), &shared)
         });
         let links = Arc::new(Self {
             shared,
