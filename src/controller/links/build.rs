@@ -133,7 +133,7 @@ impl Links {
             }
             entry.set(link, made.ok());
         }
-        self.shared.metrics.connection_gone(&key.to_string());
+        self.uncount(key);
         self.wake(key);
         lock(&self.state).tell(key);
     }
@@ -142,7 +142,7 @@ impl Links {
         let invalid = |message| Problem { reason: Reason::InvalidSpec, message };
         let config = self.config(key, &recipe.account).map_err(|error| invalid(format!("spec.url: {error}")))?;
         let token = TokenSource::fixed(recipe.token.clone());
-        let observer = Counting::new(Arc::clone(&self.shared.metrics), key.clone(), Arc::clone(&health));
+        let observer = Counting::new(Arc::clone(&self.shared.metrics), self.shared.share, key, Arc::clone(&health));
         let connection = Connection::new(config, token, self.shared.clock, Arc::new(observer)).map_err(|error| {
             let field = if matches!(error, ConfigError::BadCaBundle) { "spec.caBundle" } else { "spec.url" };
             invalid(format!("{field}: {error}"))

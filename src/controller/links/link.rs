@@ -12,7 +12,7 @@ use crate::{
     api::{ConnectionKey, ListingKey, Reason},
     controller::context::lock,
     remote::{Connection, Inventory, Observer, Operation, Reading},
-    runtime::Metrics,
+    runtime::{Metrics, Share},
 };
 
 /// How often a connection that does not answer is asked, and the least time between two questions.
@@ -42,12 +42,12 @@ impl Link {
         shared: &Shared,
     ) -> Arc<Self> {
         let (claims, metrics) = (Arc::clone(&shared.claims), Arc::clone(&shared.metrics));
-        let (name, service) = (key.to_string(), connection.service());
+        let (name, counted, service) = (key.to_string(), counted(shared.share, &key), connection.service());
         let judged = service.clone();
         let counts = Arc::clone(&health);
         let judge = move |reading: &Reading<'_>| {
             let (strays, suspect) = claims.audit(&judged, reading);
-            counts.count(|| metrics.strays(&listing(&key, reading.key), strays));
+            counts.count(|| metrics.strays(&listing(&counted, reading.key), strays));
             if suspect {
                 tracing::warn!(connection = %key, listing = %reading.key, "many credentials vanished from a listing at once; it is not believed");
             }
@@ -58,9 +58,14 @@ impl Link {
     }
 }
 
+/// A connection's name in the metrics, where several shards of one process may have the same one.
+pub(super) fn counted(share: Share, connection: &ConnectionKey) -> String {
+    format!("{}/{connection}", share.shard())
+}
+
 /// A listing's name in the metrics, where two connections may have the same one.
-fn listing(connection: &ConnectionKey, key: &ListingKey) -> String {
-    format!("{connection} {key}")
+fn listing(counted: &str, key: &ListingKey) -> String {
+    format!("{counted} {key}")
 }
 
 /// Whether a connection answers: `Err` with a reason and a message for people, `None` while nobody knows.
@@ -124,18 +129,19 @@ impl Health {
 /// Counts what a connection does.
 pub struct Counting {
     metrics: Arc<Metrics>,
-    key: ConnectionKey,
+    /// The connection's name there.
+    counted: String,
     health: Arc<Health>,
 }
 
 impl Counting {
-    /// For the connection that the flags make.
-    pub fn of_default(metrics: Arc<Metrics>) -> Self {
-        Self::new(metrics, ConnectionKey::default_of_cluster(), Arc::new(Health::new(Arc::default())))
+    /// For the connection that the flags make, of one shard.
+    pub fn of_default(metrics: Arc<Metrics>, share: Share) -> Self {
+        Self::new(metrics, share, &ConnectionKey::default_of_cluster(), Arc::new(Health::new(Arc::default())))
     }
 
-    pub(super) fn new(metrics: Arc<Metrics>, key: ConnectionKey, health: Arc<Health>) -> Self {
-        Self { metrics, key, health }
+    pub(super) fn new(metrics: Arc<Metrics>, share: Share, key: &ConnectionKey, health: Arc<Health>) -> Self {
+        Self { metrics, counted: counted(share, key), health }
     }
 }
 
@@ -149,10 +155,10 @@ impl Observer for Counting {
     }
 
     fn listed(&self, key: &ListingKey, rows: usize) {
-        self.health.count(|| self.metrics.listed(&listing(&self.key, key), rows));
+        self.health.count(|| self.metrics.listed(&listing(&self.counted, key), rows));
     }
 
     fn dropped(&self, key: &ListingKey) {
-        self.metrics.listing_gone(&listing(&self.key, key));
+        self.metrics.listing_gone(&listing(&self.counted, key));
     }
 }

@@ -173,9 +173,14 @@ impl Links {
         lock(&self.tasks).clear();
         let keys: Vec<ConnectionKey> = lock(&self.state).entries.drain().map(|(key, _)| key).collect();
         for key in keys.into_iter().chain([ConnectionKey::default_of_cluster()]) {
-            self.shared.metrics.connection_gone(&key.to_string());
+            self.uncount(&key);
         }
         lock(&self.wakers).clear();
+    }
+
+    /// What this shard's listings over a connection showed is not counted any more.
+    fn uncount(&self, key: &ConnectionKey) {
+        self.shared.metrics.connection_gone(&link::counted(self.shared.share, key));
     }
 
     /// The connection a resource uses; or why it has none.
