@@ -124,10 +124,10 @@ impl Context {
     }
 
     /// Stops watching on behalf of a resource whose name is free.
-    pub fn name_is_free(&self, object: &ToolzzCredential) {
-        self.secrets.remove(&ObjectRef::from_obj(object));
-        self.config_maps.remove(&ObjectRef::from_obj(object));
-        self.links.gone(&ObjectRef::from_obj(object));
+    pub fn name_is_free(&self, name: &ObjectRef<ToolzzCredential>) {
+        self.secrets.remove(name);
+        self.config_maps.remove(name);
+        self.links.gone(name);
     }
 
     /// Forgets a resource that is gone, but nothing that is kept by its name: another may have it by now.
