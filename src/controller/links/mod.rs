@@ -163,7 +163,9 @@ impl Links {
             tasks: Mutex::default(),
         });
         if let Some(link) = &links.default {
-            links.watch_state(&ConnectionKey::default_of_cluster(), link);
+            // The connection itself may be used again when these have ended.
+            let task = links.watch_state(&ConnectionKey::default_of_cluster(), link);
+            lock(&links.tasks).push(Task(task));
         }
         (links, queue)
     }
@@ -341,7 +343,7 @@ impl Links {
 
     /// Wakes the users of a link when it is refused, or accepted again: that concerns all of them. A pause does not;
     /// who is held up by one knows when it is over. Ends with the link.
-    fn watch_state(self: &Arc<Self>, key: &ConnectionKey, link: &Arc<Link>) {
+    fn watch_state(self: &Arc<Self>, key: &ConnectionKey, link: &Arc<Link>) -> tokio::task::JoinHandle<()> {
         let (links, key, mut state) = (Arc::downgrade(self), key.clone(), link.connection.state());
         let refused = |state: &State| matches!(state, State::Refused { .. });
         let mut before = refused(&state.borrow());
@@ -354,7 +356,7 @@ impl Links {
                     lock(&links.state).tell(&key);
                 }
             }
-        });
+        })
     }
 }
 
