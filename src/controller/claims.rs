@@ -203,14 +203,18 @@ mod tests {
     #[test]
     fn one_credential_has_one_holder() {
         let (first, second, stranger) = (resource("a", "first"), resource("a", "second"), resource("b", "third"));
+        let mut far = resource("b", "fourth");
+        let another = json!({"kind": "ClusterToolzzConnection", "name": "another"});
+        far.spec.connection_ref = serde_json::from_value(another).unwrap();
         let claims = Claims::default();
-        claims.leads(&ConnectionKey::default_of_cluster(), "here");
+        claims.leads(&ConnectionKey::of(&first), "here");
+        claims.leads(&ConnectionKey::of(&far), "elsewhere");
         let take = |object: &ToolzzCredential, service: &str| claims.take(object, service, &ledger(object, "one"));
         assert_eq!(take(&first, "here"), Ok(()));
         assert_eq!(take(&first, "here"), Ok(()), "its own");
         assert_eq!(take(&second, "here"), Err("ToolzzCredential \"first\" of this namespace".to_owned()));
         assert_eq!(take(&stranger, "here"), Err("a resource of another namespace".to_owned()));
-        assert_eq!(take(&stranger, "elsewhere"), Ok(()), "another service's ids mean nothing here");
+        assert_eq!(take(&far, "elsewhere"), Ok(()), "another service's ids mean nothing here");
         claims.remove(&first.uid().unwrap());
         assert_eq!(take(&second, "here"), Ok(()));
     }

@@ -71,9 +71,17 @@ fn listing(counted: &str, key: &ListingKey) -> String {
 /// Whether a connection answers: `Err` with a reason and a message for people, `None` while nobody knows.
 pub(super) type Verdict = Option<Result<(), (Reason, String)>>;
 
+struct State {
+    verdict: Verdict,
+    /// When it was last asked, or a call of a user worked.
+    answered: Instant,
+    /// Not before it is asked again while it is not known to be good.
+    next: Instant,
+}
+
 /// What is known of a connection's health.
 pub(super) struct Health {
-    state: Mutex<(Verdict, Instant)>,
+    state: Mutex<State>,
     /// Another link has taken the place of this one, or none has.
     retired: Mutex<bool>,
     changed: Arc<Notify>,
@@ -81,22 +89,25 @@ pub(super) struct Health {
 
 impl Health {
     pub fn new(changed: Arc<Notify>) -> Self {
-        Self { state: Mutex::new((None, Instant::now())), retired: Mutex::new(false), changed }
+        let now = Instant::now();
+        let state = State { verdict: None, answered: now, next: now };
+        Self { state: Mutex::new(state), retired: Mutex::new(false), changed }
     }
 
     pub fn verdict(&self) -> Verdict {
-        lock(&self.state).0.clone()
+        lock(&self.state).verdict.clone()
     }
 
-    /// When to ask; `None` while it is known to be good.
-    pub fn due(&self) -> Option<Instant> {
+    /// When to ask. That it is good holds for so long after it was last shown: its users may all be other shards'.
+    pub fn due(&self, good_for: Duration) -> Instant {
         let state = lock(&self.state);
-        (state.0 != Some(Ok(()))).then_some(state.1)
+        if state.verdict == Some(Ok(())) { state.answered + good_for.max(CHECK_INTERVAL) } else { state.next }
     }
 
     /// The answer to a question.
     pub fn set(&self, verdict: Result<(), (Reason, String)>) {
-        *lock(&self.state) = (Some(verdict), Instant::now() + CHECK_INTERVAL);
+        let now = Instant::now();
+        *lock(&self.state) = State { verdict: Some(verdict), answered: now, next: now + CHECK_INTERVAL };
     }
 
     /// From now on nothing is counted that comes over the link, also of what is under way.
@@ -115,10 +126,15 @@ impl Health {
     /// A call ended: one that works shows that the connection does, one that fails makes it worth asking.
     fn called(&self, outcome: &'static str) {
         let mut state = lock(&self.state);
-        let good = state.0 == Some(Ok(()));
+        let good = state.verdict == Some(Ok(()));
+        if outcome == "done" {
+            state.answered = Instant::now();
+        }
         match outcome {
-            "done" if !good => state.0 = Some(Ok(())),
-            "unreachable" | "timed_out" | "disconnected" | "server_error" | "redirected" if good => state.0 = None,
+            "done" if !good => state.verdict = Some(Ok(())),
+            "unreachable" | "timed_out" | "disconnected" | "server_error" | "redirected" if good => {
+                state.verdict = None
+            }
             _ => return,
         }
         drop(state);

@@ -171,6 +171,23 @@ async fn what_another_shard_of_the_process_has_listed_stays_when_one_is_given_up
     assert_eq!(rows(&metrics).as_deref(), Some("5"));
 }
 
+#[tokio::test(start_paused = true)]
+async fn that_a_connection_works_is_believed_for_a_while_after_it_was_shown() {
+    let minute = std::time::Duration::from_secs(60);
+    let health = Arc::new(link::Health::new(Arc::default()));
+    let counting =
+        Counting::new(Arc::default(), Share::WHOLE, &ConnectionKey::default_of_cluster(), Arc::clone(&health));
+    health.set(Ok(()));
+    let is_due = || health.due(10 * minute) <= tokio::time::Instant::now();
+    tokio::time::advance(9 * minute).await;
+    assert!(!is_due());
+    crate::remote::Observer::called(&counting, crate::remote::Operation::List, "done", minute);
+    tokio::time::advance(9 * minute).await;
+    assert!(!is_due(), "a user's call has shown it");
+    tokio::time::advance(2 * minute).await;
+    assert!(is_due());
+}
+
 #[tokio::test]
 async fn what_is_held_over_a_connection_moves_with_its_url() {
     let links = links();
