@@ -228,7 +228,7 @@ async fn operate(arguments: RunArgs, traces: Option<&runtime::Traces>) -> Result
         };
         let config = Config { tenure: tenure.clone(), ..config.clone() };
         let connection = token().map(|token| {
-            let observer = controller::Counting::of_default(Arc::clone(&metrics));
+            let observer = controller::Counting::of_default(Arc::clone(&metrics), share);
             Connection::new(config, token, clock, Arc::new(observer))
         });
         Ok::<_, Error>(Seat {

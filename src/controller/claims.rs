@@ -1,7 +1,7 @@
 //! Which resource holds which credential, by the ledgers that verify.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Mutex,
 };
 
@@ -9,7 +9,7 @@ use kube::{Resource, ResourceExt};
 
 use super::context::lock;
 use crate::{
-    api::{CredentialId, ToolzzCredential},
+    api::{ConnectionKey, CredentialId, ToolzzCredential},
     plan::{Ledger, suspicious},
     remote::Reading,
 };
@@ -19,17 +19,17 @@ use crate::{
 struct Claim {
     namespace: String,
     name: String,
-    /// Base URL of the service: the same id may be somebody else's elsewhere.
-    service: String,
+    /// Over which it is held. Where that leads to may change without anything else of the resource.
+    connection: ConnectionKey,
     ledger: Ledger,
 }
 
 impl Claim {
-    fn new(object: &ToolzzCredential, service: &str, ledger: &Ledger) -> Self {
+    fn new(object: &ToolzzCredential, ledger: &Ledger) -> Self {
         Self {
             namespace: object.namespace().unwrap_or_default(),
             name: object.name_any(),
-            service: service.to_owned(),
+            connection: ConnectionKey::of(object),
             ledger: ledger.clone(),
         }
     }
@@ -44,6 +44,8 @@ struct State {
     claims: HashMap<String, Claim>,
     /// The resources whose ledgers name a credential, in whatever role.
     by_credential: HashMap<CredentialId, BTreeSet<String>>,
+    /// Where each connection led to when it was last made: the same id may be somebody else's elsewhere.
+    services: HashMap<ConnectionKey, String>,
 }
 
 impl State {
@@ -68,6 +70,10 @@ impl State {
         self.claims.insert(uid.to_owned(), claim);
     }
 
+    fn is_of(&self, claim: &Claim, service: &str) -> bool {
+        self.services.get(&claim.connection).is_some_and(|led_to| led_to == service)
+    }
+
     /// The other resources whose ledgers name a credential of this service, the one that goes first in front.
     fn others<'a>(
         &'a self,
@@ -78,7 +84,7 @@ impl State {
         let uids = self.by_credential.get(id).into_iter().flatten();
         uids.filter(move |other| *other != uid).filter_map(move |other| {
             let claim = self.claims.get(other)?;
-            (claim.service == service).then_some((other, claim))
+            self.is_of(claim, service).then_some((other, claim))
         })
     }
 }
@@ -94,9 +100,22 @@ fn told(claim: &Claim, namespace: Option<&str>) -> String {
 
 impl Claims {
     /// Takes note of what a resource's ledger says.
-    pub fn set(&self, object: &ToolzzCredential, service: &str, ledger: &Ledger) {
+    pub fn set(&self, object: &ToolzzCredential, ledger: &Ledger) {
         let Some(uid) = object.uid() else { return };
-        lock(&self.0).insert(&uid, Claim::new(object, service, ledger));
+        lock(&self.0).insert(&uid, Claim::new(object, ledger));
+    }
+
+    /// A connection leads to this service from now on, and with it whatever is held over it.
+    pub fn leads(&self, connection: &ConnectionKey, service: &str) {
+        lock(&self.0).services.insert(connection.clone(), service.to_owned());
+    }
+
+    /// Forgets where connections led to that are not there, unless something is held over them: a connection that is away
+    /// for a moment takes nothing away from anybody.
+    pub fn keep_services(&self, is_there: impl Fn(&ConnectionKey) -> bool) {
+        let State { claims, services, .. } = &mut *lock(&self.0);
+        let used: HashSet<&ConnectionKey> = claims.values().map(|claim| &claim.connection).collect();
+        services.retain(|connection, _| is_there(connection) || used.contains(connection));
     }
 
     /// Takes a credential for a resource, unless another holds it: who that is then. Before it is recorded, so that of
@@ -107,7 +126,7 @@ impl Claims {
         if let Some((_, claim)) = ledger.named().find_map(|id| state.others(service, id, &uid).next()) {
             return Err(told(claim, object.meta().namespace.as_deref()));
         }
-        state.insert(&uid, Claim::new(object, service, ledger));
+        state.insert(&uid, Claim::new(object, ledger));
         Ok(())
     }
 
@@ -142,7 +161,7 @@ impl Claims {
         let held = |id: &CredentialId| {
             let uids = state.by_credential.get(id).into_iter().flatten();
             let mut claims = uids.filter_map(|uid| state.claims.get(uid));
-            claims.any(|claim| claim.service == service && claim.ledger.id == *id)
+            claims.any(|claim| state.is_of(claim, service) && claim.ledger.id == *id)
         };
         let expected: Vec<&CredentialId> = reading.expected().filter(|id| held(id)).collect();
         let missing = expected.iter().filter(|id| !reading.shows(id)).count();
@@ -184,14 +203,39 @@ mod tests {
     #[test]
     fn one_credential_has_one_holder() {
         let (first, second, stranger) = (resource("a", "first"), resource("a", "second"), resource("b", "third"));
+        let mut far = resource("b", "fourth");
+        let another = json!({"kind": "ClusterToolzzConnection", "name": "another"});
+        far.spec.connection_ref = serde_json::from_value(another).unwrap();
         let claims = Claims::default();
+        claims.leads(&ConnectionKey::of(&first), "here");
+        claims.leads(&ConnectionKey::of(&far), "elsewhere");
         let take = |object: &ToolzzCredential, service: &str| claims.take(object, service, &ledger(object, "one"));
         assert_eq!(take(&first, "here"), Ok(()));
         assert_eq!(take(&first, "here"), Ok(()), "its own");
         assert_eq!(take(&second, "here"), Err("ToolzzCredential \"first\" of this namespace".to_owned()));
         assert_eq!(take(&stranger, "here"), Err("a resource of another namespace".to_owned()));
-        assert_eq!(take(&stranger, "elsewhere"), Ok(()), "another service's ids mean nothing here");
+        assert_eq!(take(&far, "elsewhere"), Ok(()), "another service's ids mean nothing here");
         claims.remove(&first.uid().unwrap());
         assert_eq!(take(&second, "here"), Ok(()));
+    }
+
+    #[test]
+    fn what_is_held_goes_where_its_connection_leads() {
+        let (holder, other) = (resource("a", "holder"), resource("a", "other"));
+        let (key, id) = (ConnectionKey::default_of_cluster(), "one".into());
+        let claims = Claims::default();
+        claims.set(&holder, &ledger(&holder, "one"));
+        let is_held = |service: &str| claims.holder(&other, service, &id).is_some();
+        assert!(!is_held("here"), "nobody knows where it leads");
+        claims.leads(&key, "here");
+        assert!(is_held("here"));
+        claims.leads(&key, "there");
+        assert!(is_held("there") && !is_held("here"));
+        claims.keep_services(|_| false);
+        assert!(is_held("there"), "away for a moment");
+        claims.remove(&holder.uid().unwrap());
+        claims.keep_services(|_| false);
+        claims.set(&holder, &ledger(&holder, "one"));
+        assert!(!is_held("there"), "forgotten");
     }
 }

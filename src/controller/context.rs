@@ -24,8 +24,6 @@ pub(super) struct Context {
     pub reach: Reach,
     /// Which resources it works on.
     pub share: Share,
-    /// Those of others whose connection could not be used when they were last seen: what they hold is not known yet.
-    pub others: Mutex<HashMap<ObjectRef<ToolzzCredential>, ToolzzCredential>>,
     pub links: Arc<Links>,
     pub key: InstallationKey,
     pub secrets: SecretIndex,
@@ -79,19 +77,12 @@ impl Context {
     /// Keeps what is known of who holds what in step with what is recorded.
     pub fn claim(&self, object: &ToolzzCredential, recorded: &Recorded) {
         let Some(uid) = object.meta().uid.as_deref() else { return };
-        let service = self.service(object);
-        self.memories.while_known(uid, || self.note_claim(object, uid, recorded, service));
+        self.memories.while_known(uid, || self.note_claim(object, uid, recorded));
     }
 
-    fn service(&self, object: &ToolzzCredential) -> Option<String> {
-        self.links.of(object).ok().map(|link| link.service.clone())
-    }
-
-    fn note_claim(&self, object: &ToolzzCredential, uid: &str, recorded: &Recorded, service: Option<String>) {
-        match (recorded, service) {
-            (Recorded::Own(ledger), Some(service)) => self.claims.set(object, &service, ledger),
-            // A connection that is away for a moment takes nothing away from anybody.
-            (Recorded::Own(_), None) => {}
+    fn note_claim(&self, object: &ToolzzCredential, uid: &str, recorded: &Recorded) {
+        match recorded {
+            Recorded::Own(ledger) => self.claims.set(object, ledger),
             _ => self.claims.remove(uid),
         }
     }
@@ -105,29 +96,13 @@ impl Context {
     pub fn seen_elsewhere(&self, object: &ToolzzCredential) {
         let Some(uid) = object.meta().uid.as_deref() else { return };
         self.links.seen(object);
-        let service = self.service(object);
-        let mut others = lock(&self.others);
-        match service {
-            Some(_) => others.remove(&ObjectRef::from_obj(object)),
-            None => others.insert(ObjectRef::from_obj(object), object.clone()),
-        };
-        drop(others);
-        self.note_claim(object, uid, &self.recorded(object).0, service);
-    }
-
-    /// The connection of somebody else's resource changed.
-    pub fn look_elsewhere(&self, other: &ObjectRef<ToolzzCredential>) {
-        let object = lock(&self.others).get(other).cloned();
-        if let Some(object) = object {
-            self.seen_elsewhere(&object);
-        }
+        self.note_claim(object, uid, &self.recorded(object).0);
     }
 
     /// A resource of another shard is gone; its name may have been taken by another one.
     pub fn gone_elsewhere(&self, uid: &str, other: &ObjectRef<ToolzzCredential>, name_is_free: bool) {
         self.claims.remove(uid);
         if name_is_free {
-            lock(&self.others).remove(other);
             self.links.gone(other);
         }
     }
@@ -149,10 +124,10 @@ impl Context {
     }
 
     /// Stops watching on behalf of a resource whose name is free.
-    pub fn name_is_free(&self, object: &ToolzzCredential) {
-        self.secrets.remove(&ObjectRef::from_obj(object));
-        self.config_maps.remove(&ObjectRef::from_obj(object));
-        self.links.gone(&ObjectRef::from_obj(object));
+    pub fn name_is_free(&self, name: &ObjectRef<ToolzzCredential>) {
+        self.secrets.remove(name);
+        self.config_maps.remove(name);
+        self.links.gone(name);
     }
 
     /// Forgets a resource that is gone, but nothing that is kept by its name: another may have it by now.

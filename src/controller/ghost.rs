@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::Resource;
+use kube::{Resource, runtime::reflector::ObjectRef};
 
 use super::{
     context::{Context, lock},
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Takes note that a resource is gone, by its last state. Its name is free, unless another resource has taken it.
 pub(super) fn gone(ctx: &Arc<Context>, object: &ToolzzCredential, name_is_free: bool) {
     if name_is_free {
-        ctx.name_is_free(object);
+        ctx.name_is_free(&ObjectRef::from_obj(object));
     }
     let uid = object.meta().uid.as_deref().unwrap_or_default();
     // What was let go is done with. Anything else went without asking, whatever its last state says of finalizers.

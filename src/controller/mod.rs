@@ -137,7 +137,6 @@ pub async fn run(start: Start) -> Result<(), Error> {
         client,
         reach,
         share,
-        others: std::sync::Mutex::default(),
         key,
         secrets: SecretIndex::default(),
         config_maps: SecretIndex::default(),
@@ -174,6 +173,8 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ta
     let api: kube::Api<ToolzzCredential> = watches::api(&ctx.client, scope.as_deref());
     let (reader, writer) = reflector::store::<ToolzzCredential>();
     let mut listed: HashMap<String, ObjectRef<ToolzzCredential>> = HashMap::new();
+    // What lists have shown that did not come to their end.
+    let mut begun: HashMap<String, ObjectRef<ToolzzCredential>> = HashMap::new();
     let (tell_listed, all_listed) = tokio::sync::watch::channel(false);
     let cache = watches::Cache::Credentials(scope.clone());
     let (context, known) = (Arc::clone(ctx), reader.clone());
@@ -185,19 +186,27 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ta
     });
     let credentials = watches::own(Arc::clone(ctx), credentials)
         .inspect(move |event| match event {
-            Ok(watcher::Event::Init) => listed.clear(),
+            Ok(watcher::Event::Init) => begun.extend(listed.drain()),
             Ok(watcher::Event::InitApply(object)) => {
                 listed.insert(object.meta().uid.clone().unwrap_or_default(), ObjectRef::from_obj(object));
             }
             Ok(watcher::Event::InitDone) => {
                 // What was deleted while nobody watched is not announced singly: the store still has it.
+                let is_free = |name: &ObjectRef<ToolzzCredential>| !listed.values().any(|other| other == name);
                 for object in known.state() {
                     let uid = object.meta().uid.clone().unwrap_or_default();
+                    begun.remove(&uid);
                     if listed.contains_key(&uid) {
                         continue;
                     }
-                    let name_is_free = !listed.values().any(|other| *other == ObjectRef::from_obj(&*object));
-                    ghost::gone(&context, &object, name_is_free);
+                    ghost::gone(&context, &object, is_free(&ObjectRef::from_obj(&*object)));
+                }
+                // What the store never had has had no pass either.
+                for (uid, name) in begun.drain().filter(|(uid, _)| !listed.contains_key(uid)) {
+                    if is_free(&name) {
+                        context.name_is_free(&name);
+                    }
+                    context.forget(&uid);
                 }
                 listed = HashMap::new();
                 context.caches.listed(&cache);

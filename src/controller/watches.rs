@@ -57,7 +57,8 @@ pub(super) fn own(
         let uid = |object: &ToolzzCredential| object.metadata.uid.clone().unwrap_or_default();
         let mut passes = true;
         match &event {
-            Ok(watcher::Event::Init) => listed.clear(),
+            // What a list that did not come to its end has shown was seen too: it may be gone when the next one begins.
+            Ok(watcher::Event::Init) => others.extend(listed.drain()),
             Ok(watcher::Event::InitApply(object)) if !is_own(object) => {
                 passes = false;
                 listed.insert(uid(object), ObjectRef::from_obj(object));
@@ -90,13 +91,7 @@ pub(super) fn own_users(
     ctx: Arc<Context>,
     users: impl Stream<Item = ObjectRef<ToolzzCredential>> + Send,
 ) -> impl Stream<Item = ObjectRef<ToolzzCredential>> + Send {
-    users.filter(move |user| {
-        let own = ctx.is_own(user.namespace.as_deref());
-        if !own {
-            ctx.look_elsewhere(user);
-        }
-        future::ready(own)
-    })
+    users.filter(move |user| future::ready(ctx.is_own(user.namespace.as_deref())))
 }
 
 /// The resources to look at again because a Secret of theirs came, changed or went.
@@ -294,5 +289,117 @@ pub(super) fn watch_error(error: &watcher::Error) -> String {
         | watcher::Error::WatchFailed(error) => brief(error),
         watcher::Error::WatchError(answer) => format!("{} {}", answer.code, answer.reason),
         watcher::Error::NoResourceVersion => "no resource version".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        api::LEDGER_ANNOTATION,
+        controller::{
+            context::{Memories, place},
+            events::Events,
+            links::{self, Links},
+        },
+        plan::{Ledger, Settings},
+        remote::{Clock, Config, Tenure},
+        runtime::{Share, Shutdown},
+        secrets::InstallationKey,
+    };
+
+    const SERVICE: &str = "127.0.0.1:9";
+
+    /// Of one shard of two. Nothing answers.
+    fn context() -> Arc<Context> {
+        let client = Client::try_from(kube::Config::new("http://127.0.0.1:9".parse().unwrap())).unwrap();
+        let (clock, metrics, claims) = (Clock::start(), Arc::default(), Arc::default());
+        let share = Share::all(2.try_into().unwrap()).next().unwrap();
+        let second = Duration::from_secs(1);
+        let shared = links::Shared {
+            client: client.clone(),
+            reach: Reach::default(),
+            clock,
+            share,
+            resync_interval: second,
+            claims: Arc::clone(&claims),
+            metrics: Arc::clone(&metrics),
+            events: Events::start(client.clone(), "test".to_owned(), Arc::clone(&metrics)).0,
+        };
+        let terms = links::Terms {
+            config: Config::new(format!("http://{SERVICE}/api/v1")),
+            allow_adoption: false,
+            allow_private_addresses: true,
+            scoped: false,
+            operator_namespace: "operator".to_owned(),
+        };
+        let events = shared.events.clone();
+        Arc::new(Context {
+            caches: Arc::new(Caches::new(&[], &Reach::default(), Arc::new(Readiness::new(&[])), client.clone())),
+            links: Links::new(shared, terms, None).0,
+            client,
+            reach: Reach::default(),
+            share,
+            key: InstallationKey::new(vec![7; 32]),
+            secrets: SecretIndex::default(),
+            config_maps: SecretIndex::default(),
+            ghosts: Mutex::default(),
+            claims,
+            memories: Memories::default(),
+            events,
+            metrics,
+            clock,
+            settings: Settings { resync_interval: second, settle_period: second, deletion_deadline: second },
+            tenure: Tenure::unlimited(),
+            shutdown: Shutdown::never(),
+        })
+    }
+
+    fn resource(namespace: &str, name: &str) -> ToolzzCredential {
+        let spec = json!({"userId": "u", "unityId": "n", "integrationId": "i", "name": "n", "credentials": []});
+        let mut resource = ToolzzCredential::new(name, serde_json::from_value(spec).unwrap());
+        let (namespace, uid) = (Some(namespace.to_owned()), Some(name.to_owned()));
+        resource.metadata = ObjectMeta { namespace, uid, ..resource.metadata };
+        resource
+    }
+
+    #[tokio::test]
+    async fn what_goes_between_a_list_and_the_same_one_anew_holds_nothing() {
+        let ctx = context();
+        let elsewhere = (0..).map(|number: u32| number.to_string()).find(|name| !ctx.share.has(name)).unwrap();
+        let mut holder = resource(&elsewhere, "holder");
+        let ledger = Ledger {
+            sequence: 0,
+            uid: "holder".to_owned(),
+            id: "one".into(),
+            secret_id: "secret".into(),
+            digest: "digest".to_owned(),
+            staged_as: "one".into(),
+            adopted: None,
+            retiring: Vec::new(),
+        };
+        let connection = Links::key_of(&holder);
+        let record = ledger.write(place(&holder, &connection), &|parts| ctx.key.mac(parts));
+        holder.metadata.annotations = Some([(LEDGER_ANNOTATION.to_owned(), record)].into());
+        ctx.claims.leads(&crate::api::ConnectionKey::of(&holder), SERVICE);
+        let other = resource(&elsewhere, "other");
+        let is_held = || ctx.claims.holder(&other, SERVICE, &"one".into()).is_some();
+
+        let (tell, told) = futures::channel::mpsc::unbounded();
+        let mut shown = Box::pin(own(Arc::clone(&ctx), told));
+        let mut show = |event| {
+            tell.unbounded_send(Ok(event)).unwrap();
+            while let Some(Some(_)) = futures::FutureExt::now_or_never(shown.next()) {}
+        };
+        show(watcher::Event::Init);
+        show(watcher::Event::InitApply(holder));
+        assert!(is_held(), "seen");
+        show(watcher::Event::Init);
+        assert!(is_held(), "nobody knows yet");
+        show(watcher::Event::InitDone);
+        assert!(!is_held(), "it is gone");
     }
 }

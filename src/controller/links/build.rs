@@ -27,9 +27,9 @@ pub(super) struct Problem {
 
 /// What a link is made from.
 pub(super) struct Recipe {
-    account: Account,
-    token: SecretString,
-    may_adopt: bool,
+    pub account: Account,
+    pub token: SecretString,
+    pub may_adopt: bool,
 }
 
 impl Recipe {
@@ -95,7 +95,7 @@ impl Links {
         });
     }
 
-    fn replace(self: &Arc<Self>, key: &ConnectionKey, object: &Object, made: Result<Recipe, Problem>) {
+    pub(super) fn replace(self: &Arc<Self>, key: &ConnectionKey, object: &Object, made: Result<Recipe, Problem>) {
         let changed = {
             let state = lock(&self.state);
             let Some(entry) = state.entries.get(key) else { return };
@@ -127,9 +127,13 @@ impl Links {
             // Changed meanwhile: its turn comes again.
             let entry = state.entries.get_mut(key).filter(|entry| entry.object.version() == object.version());
             let Some(entry) = entry else { return };
+            // Before anybody is admitted to it.
+            if let Ok(link) = &link {
+                self.shared.claims.leads(key, &link.service);
+            }
             entry.set(link, made.ok());
         }
-        self.shared.metrics.connection_gone(&key.to_string());
+        self.uncount(key);
         self.wake(key);
         lock(&self.state).tell(key);
     }
@@ -138,7 +142,7 @@ impl Links {
         let invalid = |message| Problem { reason: Reason::InvalidSpec, message };
         let config = self.config(key, &recipe.account).map_err(|error| invalid(format!("spec.url: {error}")))?;
         let token = TokenSource::fixed(recipe.token.clone());
-        let observer = Counting::new(Arc::clone(&self.shared.metrics), key.clone(), Arc::clone(&health));
+        let observer = Counting::new(Arc::clone(&self.shared.metrics), self.shared.share, key, Arc::clone(&health));
         let connection = Connection::new(config, token, self.shared.clock, Arc::new(observer)).map_err(|error| {
             let field = if matches!(error, ConfigError::BadCaBundle) { "spec.caBundle" } else { "spec.url" };
             invalid(format!("{field}: {error}"))

@@ -12,7 +12,7 @@ use crate::{
     api::{ConnectionKey, ListingKey, Reason},
     controller::context::lock,
     remote::{Connection, Inventory, Observer, Operation, Reading},
-    runtime::Metrics,
+    runtime::{Metrics, Share},
 };
 
 /// How often a connection that does not answer is asked, and the least time between two questions.
@@ -42,12 +42,12 @@ impl Link {
         shared: &Shared,
     ) -> Arc<Self> {
         let (claims, metrics) = (Arc::clone(&shared.claims), Arc::clone(&shared.metrics));
-        let (name, service) = (key.to_string(), connection.service());
+        let (name, counted, service) = (key.to_string(), counted(shared.share, &key), connection.service());
         let judged = service.clone();
         let counts = Arc::clone(&health);
         let judge = move |reading: &Reading<'_>| {
             let (strays, suspect) = claims.audit(&judged, reading);
-            counts.count(|| metrics.strays(&listing(&key, reading.key), strays));
+            counts.count(|| metrics.strays(&listing(&counted, reading.key), strays));
             if suspect {
                 tracing::warn!(connection = %key, listing = %reading.key, "many credentials vanished from a listing at once; it is not believed");
             }
@@ -58,17 +58,30 @@ impl Link {
     }
 }
 
+/// A connection's name in the metrics, where several shards of one process may have the same one.
+pub(super) fn counted(share: Share, connection: &ConnectionKey) -> String {
+    format!("{}/{connection}", share.shard())
+}
+
 /// A listing's name in the metrics, where two connections may have the same one.
-fn listing(connection: &ConnectionKey, key: &ListingKey) -> String {
-    format!("{connection} {key}")
+fn listing(counted: &str, key: &ListingKey) -> String {
+    format!("{counted} {key}")
 }
 
 /// Whether a connection answers: `Err` with a reason and a message for people, `None` while nobody knows.
 pub(super) type Verdict = Option<Result<(), (Reason, String)>>;
 
+struct State {
+    verdict: Verdict,
+    /// When it was last asked, or a call of a user worked.
+    answered: Instant,
+    /// Not before it is asked again while it is not known to be good.
+    next: Instant,
+}
+
 /// What is known of a connection's health.
 pub(super) struct Health {
-    state: Mutex<(Verdict, Instant)>,
+    state: Mutex<State>,
     /// Another link has taken the place of this one, or none has.
     retired: Mutex<bool>,
     changed: Arc<Notify>,
@@ -76,22 +89,25 @@ pub(super) struct Health {
 
 impl Health {
     pub fn new(changed: Arc<Notify>) -> Self {
-        Self { state: Mutex::new((None, Instant::now())), retired: Mutex::new(false), changed }
+        let now = Instant::now();
+        let state = State { verdict: None, answered: now, next: now };
+        Self { state: Mutex::new(state), retired: Mutex::new(false), changed }
     }
 
     pub fn verdict(&self) -> Verdict {
-        lock(&self.state).0.clone()
+        lock(&self.state).verdict.clone()
     }
 
-    /// When to ask; `None` while it is known to be good.
-    pub fn due(&self) -> Option<Instant> {
+    /// When to ask. That it is good holds for so long after it was last shown: its users may all be other shards'.
+    pub fn due(&self, good_for: Duration) -> Instant {
         let state = lock(&self.state);
-        (state.0 != Some(Ok(()))).then_some(state.1)
+        if state.verdict == Some(Ok(())) { state.answered + good_for.max(CHECK_INTERVAL) } else { state.next }
     }
 
     /// The answer to a question.
     pub fn set(&self, verdict: Result<(), (Reason, String)>) {
-        *lock(&self.state) = (Some(verdict), Instant::now() + CHECK_INTERVAL);
+        let now = Instant::now();
+        *lock(&self.state) = State { verdict: Some(verdict), answered: now, next: now + CHECK_INTERVAL };
     }
 
     /// From now on nothing is counted that comes over the link, also of what is under way.
@@ -110,10 +126,15 @@ impl Health {
     /// A call ended: one that works shows that the connection does, one that fails makes it worth asking.
     fn called(&self, outcome: &'static str) {
         let mut state = lock(&self.state);
-        let good = state.0 == Some(Ok(()));
+        let good = state.verdict == Some(Ok(()));
+        if outcome == "done" {
+            state.answered = Instant::now();
+        }
         match outcome {
-            "done" if !good => state.0 = Some(Ok(())),
-            "unreachable" | "timed_out" | "disconnected" | "server_error" | "redirected" if good => state.0 = None,
+            "done" if !good => state.verdict = Some(Ok(())),
+            "unreachable" | "timed_out" | "disconnected" | "server_error" | "redirected" if good => {
+                state.verdict = None
+            }
             _ => return,
         }
         drop(state);
@@ -124,18 +145,19 @@ impl Health {
 /// Counts what a connection does.
 pub struct Counting {
     metrics: Arc<Metrics>,
-    key: ConnectionKey,
+    /// The connection's name there.
+    counted: String,
     health: Arc<Health>,
 }
 
 impl Counting {
-    /// For the connection that the flags make.
-    pub fn of_default(metrics: Arc<Metrics>) -> Self {
-        Self::new(metrics, ConnectionKey::default_of_cluster(), Arc::new(Health::new(Arc::default())))
+    /// For the connection that the flags make, of one shard.
+    pub fn of_default(metrics: Arc<Metrics>, share: Share) -> Self {
+        Self::new(metrics, share, &ConnectionKey::default_of_cluster(), Arc::new(Health::new(Arc::default())))
     }
 
-    pub(super) fn new(metrics: Arc<Metrics>, key: ConnectionKey, health: Arc<Health>) -> Self {
-        Self { metrics, key, health }
+    pub(super) fn new(metrics: Arc<Metrics>, share: Share, key: &ConnectionKey, health: Arc<Health>) -> Self {
+        Self { metrics, counted: counted(share, key), health }
     }
 }
 
@@ -149,10 +171,10 @@ impl Observer for Counting {
     }
 
     fn listed(&self, key: &ListingKey, rows: usize) {
-        self.health.count(|| self.metrics.listed(&listing(&self.key, key), rows));
+        self.health.count(|| self.metrics.listed(&listing(&self.counted, key), rows));
     }
 
     fn dropped(&self, key: &ListingKey) {
-        self.metrics.listing_gone(&listing(&self.key, key));
+        self.metrics.listing_gone(&listing(&self.counted, key));
     }
 }

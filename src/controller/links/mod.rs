@@ -148,7 +148,9 @@ impl Links {
         let (work, queue) = mpsc::unbounded_channel();
         let health = || Arc::new(link::Health::new(Arc::default()));
         let default = default.map(|connection| {
-            Link::new(ConnectionKey::default_of_cluster(), connection, terms.allow_adoption, health(), &shared)
+            let key = ConnectionKey::default_of_cluster();
+            shared.claims.leads(&key, &connection.service());
+            Link::new(key, connection, terms.allow_adoption, health(), &shared)
         });
         let links = Arc::new(Self {
             shared,
@@ -161,7 +163,9 @@ impl Links {
             tasks: Mutex::default(),
         });
         if let Some(link) = &links.default {
-            links.watch_state(&ConnectionKey::default_of_cluster(), link);
+            // The connection itself may be used again when these have ended.
+            let task = links.watch_state(&ConnectionKey::default_of_cluster(), link);
+            lock(&links.tasks).push(Task(task));
         }
         (links, queue)
     }
@@ -171,9 +175,14 @@ impl Links {
         lock(&self.tasks).clear();
         let keys: Vec<ConnectionKey> = lock(&self.state).entries.drain().map(|(key, _)| key).collect();
         for key in keys.into_iter().chain([ConnectionKey::default_of_cluster()]) {
-            self.shared.metrics.connection_gone(&key.to_string());
+            self.uncount(&key);
         }
         lock(&self.wakers).clear();
+    }
+
+    /// What this shard's listings over a connection showed is not counted any more.
+    fn uncount(&self, key: &ConnectionKey) {
+        self.shared.metrics.connection_gone(&link::counted(self.shared.share, key));
     }
 
     /// The connection a resource uses; or why it has none.
@@ -334,7 +343,7 @@ impl Links {
 
     /// Wakes the users of a link when it is refused, or accepted again: that concerns all of them. A pause does not;
     /// who is held up by one knows when it is over. Ends with the link.
-    fn watch_state(self: &Arc<Self>, key: &ConnectionKey, link: &Arc<Link>) {
+    fn watch_state(self: &Arc<Self>, key: &ConnectionKey, link: &Arc<Link>) -> tokio::task::JoinHandle<()> {
         let (links, key, mut state) = (Arc::downgrade(self), key.clone(), link.connection.state());
         let refused = |state: &State| matches!(state, State::Refused { .. });
         let mut before = refused(&state.borrow());
@@ -347,7 +356,7 @@ impl Links {
                     lock(&links.state).tell(&key);
                 }
             }
-        });
+        })
     }
 }
 

@@ -36,7 +36,7 @@ struct Finding {
 }
 
 impl Links {
-    /// Asks a connection that nobody uses, or that fails, and keeps its status. Ends with its entry.
+    /// Asks a connection that fails, or that nobody has used for a while, and keeps its status. Ends with its entry.
     pub(super) async fn tend(self: Arc<Self>, key: ConnectionKey, changed: Arc<Notify>) {
         // Its status is its owner's: the shard of its namespace, or of its own name where it has none.
         if !self.shared.share.has(key.namespace.as_ref().unwrap_or(&key.name)) {
@@ -48,8 +48,8 @@ impl Links {
             let mut next = None;
             if let Ok(link) = &link
                 && link.connection.refusal().is_none()
-                && let Some(due) = link.health.due()
             {
+                let due = link.health.due(self.shared.resync_interval);
                 if due <= Instant::now() {
                     let verdict = link.connection.check().await;
                     link.health.set(verdict);

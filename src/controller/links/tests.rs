@@ -9,7 +9,7 @@ const UNITY: &str = "0b8e2d34-0000-4000-8000-000000000002";
 
 fn connection(config: &Config) -> Connection {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let observer = Counting::of_default(Arc::default());
+    let observer = Counting::of_default(Arc::default(), Share::WHOLE);
     Connection::new(config.clone(), TokenSource::fixed("token".into()), Clock::start(), Arc::new(observer)).unwrap()
 }
 
@@ -19,15 +19,18 @@ fn links() -> Arc<Links> {
 }
 
 fn with_queue() -> (Arc<Links>, watch::Queue) {
+    of_share(Share::WHOLE, Arc::default())
+}
+
+fn of_share(share: Share, metrics: Arc<Metrics>) -> (Arc<Links>, watch::Queue) {
     let config = Config::new("http://127.0.0.1:9/api/v1".to_owned());
     let client = Client::try_from(kube::Config::new("http://127.0.0.1:9".parse().unwrap())).unwrap();
-    let metrics = Arc::<Metrics>::default();
     let shared = Shared {
         events: Events::start(client.clone(), "test".to_owned(), Arc::clone(&metrics)).0,
         client,
         reach: Default::default(),
         clock: Clock::start(),
-        share: Share::WHOLE,
+        share,
         resync_interval: std::time::Duration::from_secs(600),
         claims: Arc::default(),
         metrics,
@@ -134,19 +137,99 @@ async fn what_comes_over_a_link_that_was_replaced_is_not_counted() {
     let key = ConnectionKey::default_of_cluster();
     links.put(object(1, "Allowed"));
     let health = Arc::new(link::Health::new(Arc::default()));
-    let counting = Counting::new(Arc::clone(&links.shared.metrics), key.clone(), Arc::clone(&health));
+    let counting = Counting::new(Arc::clone(&links.shared.metrics), Share::WHOLE, &key, Arc::clone(&health));
     let link = Link::new(key.clone(), connection(&links.terms.config), true, health, &links.shared);
     lock(&links.state).entries.get_mut(&key).unwrap().link = Ok(link);
-    let listing = crate::api::ListingKey { unity_id: UNITY.to_owned(), kind: crate::api::CredentialType::Llm };
-    let rows = || {
-        let text = links.shared.metrics.text();
-        text.lines().find_map(|line| line.strip_prefix("toolzz_operator_listing_rows ").map(str::to_owned))
-    };
-    crate::remote::Observer::listed(&counting, &listing, 7);
+    let rows = || rows(&links.shared.metrics);
+    crate::remote::Observer::listed(&counting, &listing(), 7);
     assert_eq!(rows().as_deref(), Some("7"));
     links.remove(&key);
-    crate::remote::Observer::listed(&counting, &listing, 7);
+    crate::remote::Observer::listed(&counting, &listing(), 7);
     assert_eq!(rows().as_deref(), Some("0"));
+}
+
+fn listing() -> crate::api::ListingKey {
+    crate::api::ListingKey { unity_id: UNITY.to_owned(), kind: crate::api::CredentialType::Llm }
+}
+
+fn rows(metrics: &Metrics) -> Option<String> {
+    let text = metrics.text();
+    text.lines().find_map(|line| line.strip_prefix("toolzz_operator_listing_rows ").map(str::to_owned))
+}
+
+#[tokio::test]
+async fn what_another_shard_of_the_process_has_listed_stays_when_one_is_given_up() {
+    let metrics = Arc::<Metrics>::default();
+    let shards: Vec<Share> = Share::all(2.try_into().unwrap()).collect();
+    let links: Vec<_> = shards.iter().map(|share| of_share(*share, Arc::clone(&metrics)).0).collect();
+    for (share, count) in shards.iter().zip([7, 5]) {
+        let counting = Counting::of_default(Arc::clone(&metrics), *share);
+        crate::remote::Observer::listed(&counting, &listing(), count);
+    }
+    assert_eq!(rows(&metrics).as_deref(), Some("12"));
+    links[0].stop();
+    assert_eq!(rows(&metrics).as_deref(), Some("5"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_a_connection_works_is_believed_for_a_while_after_it_was_shown() {
+    let minute = std::time::Duration::from_secs(60);
+    let health = Arc::new(link::Health::new(Arc::default()));
+    let counting =
+        Counting::new(Arc::default(), Share::WHOLE, &ConnectionKey::default_of_cluster(), Arc::clone(&health));
+    health.set(Ok(()));
+    let is_due = || health.due(10 * minute) <= tokio::time::Instant::now();
+    tokio::time::advance(9 * minute).await;
+    assert!(!is_due());
+    crate::remote::Observer::called(&counting, crate::remote::Operation::List, "done", minute);
+    tokio::time::advance(9 * minute).await;
+    assert!(!is_due(), "a user's call has shown it");
+    tokio::time::advance(2 * minute).await;
+    assert!(is_due());
+}
+
+#[tokio::test]
+async fn what_is_held_over_a_connection_moves_with_its_url() {
+    let links = links();
+    let key = ConnectionKey::default_of_cluster();
+    let resource = |name: &str| -> ToolzzCredential {
+        let spec = json!({"userId": "u", "unityId": UNITY, "integrationId": "i", "name": "n", "credentials": []});
+        let metadata = json!({"namespace": NAMESPACE, "name": name, "uid": name});
+        serde_json::from_value(json!({
+            "apiVersion": "toolzz.com.br/v1alpha1", "kind": "ToolzzCredential", "metadata": metadata, "spec": spec,
+        }))
+        .unwrap()
+    };
+    let (holder, other) = (resource("holder"), resource("other"));
+    let ledger = crate::plan::Ledger {
+        sequence: 0,
+        uid: "holder".to_owned(),
+        id: "one".into(),
+        secret_id: "secret".into(),
+        digest: "digest".to_owned(),
+        staged_as: "one".into(),
+        adopted: None,
+        retiring: Vec::new(),
+    };
+    links.shared.claims.set(&holder, &ledger);
+    let lead = |generation, url: &str| {
+        let Object::Cluster(object) = object(generation, "Denied") else { panic!() };
+        let mut object = (*object).clone();
+        object.spec.account.url = url.to_owned();
+        let object = Object::Cluster(Arc::new(object));
+        links.put(object.clone());
+        let account = object.account().clone();
+        links.replace(&key, &object, Ok(Recipe { account, token: "token".into(), may_adopt: false }));
+        assert_eq!(admitted(&links), Ok(false), "made");
+    };
+    let is_held = |port: u16| {
+        let service = format!("127.0.0.1:{port}");
+        links.shared.claims.holder(&other, &service, &"one".into()).is_some()
+    };
+    lead(1, "http://127.0.0.1:9/api/v1");
+    assert!(is_held(9));
+    lead(2, "http://127.0.0.1:10/api/v1");
+    assert!(is_held(10) && !is_held(9));
 }
 
 #[tokio::test]

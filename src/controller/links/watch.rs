@@ -193,8 +193,10 @@ impl Links {
             let mut state = lock(&self.state);
             state.entries.remove(key);
             state.forget_token(key);
+            let of_flags = ConnectionKey::default_of_cluster();
+            self.shared.claims.keep_services(|key| *key == of_flags || state.entries.contains_key(key));
         }
-        self.shared.metrics.connection_gone(&key.to_string());
+        self.uncount(key);
         self.wake(key);
     }
 
