@@ -35,6 +35,18 @@ impl Claim {
     }
 }
 
+/// A service, and the connection that leads the one who asks there.
+struct Service<'a> {
+    name: &'a str,
+    over: ConnectionKey,
+}
+
+impl<'a> Service<'a> {
+    fn of(object: &ToolzzCredential, name: &'a str) -> Self {
+        Self { name, over: ConnectionKey::of(object) }
+    }
+}
+
 /// Which resource holds which credential. By the resources' uids.
 #[derive(Default)]
 pub(super) struct Claims(Mutex<State>);
@@ -77,14 +89,16 @@ impl State {
     /// The other resources whose ledgers name a credential of this service, the one that goes first in front.
     fn others<'a>(
         &'a self,
-        service: &'a str,
+        service: &'a Service<'a>,
         id: &'a CredentialId,
         uid: &'a str,
     ) -> impl Iterator<Item = (&'a String, &'a Claim)> {
         let uids = self.by_credential.get(id).into_iter().flatten();
         uids.filter(move |other| *other != uid).filter_map(move |other| {
             let claim = self.claims.get(other)?;
-            self.is_of(claim, service).then_some((other, claim))
+            // Whoever uses the same connection, also when it leads elsewhere since the asker's pass began.
+            let counts = claim.connection == service.over || self.is_of(claim, service.name);
+            counts.then_some((other, claim))
         })
     }
 }
@@ -122,6 +136,7 @@ impl Claims {
     /// two that want the same only one records it.
     pub fn take(&self, object: &ToolzzCredential, service: &str, ledger: &Ledger) -> Result<(), String> {
         let Some(uid) = object.uid() else { return Ok(()) };
+        let service = &Service::of(object, service);
         let mut state = lock(&self.0);
         if let Some((_, claim)) = ledger.named().find_map(|id| state.others(service, id, &uid).next()) {
             return Err(told(claim, object.meta().namespace.as_deref()));
@@ -137,6 +152,7 @@ impl Claims {
 
     /// Who else holds a credential.
     pub fn holder(&self, object: &ToolzzCredential, service: &str, id: &CredentialId) -> Option<String> {
+        let service = &Service::of(object, service);
         let state = lock(&self.0);
         let uid = object.meta().uid.as_deref().unwrap_or_default();
         state.others(service, id, uid).next().map(|(_, claim)| told(claim, object.meta().namespace.as_deref()))
@@ -144,6 +160,7 @@ impl Claims {
 
     /// Who else holds a resource's own credential and goes first: two operators may have recorded it at the same time.
     pub fn contester(&self, object: &ToolzzCredential, service: &str, id: &CredentialId) -> Option<String> {
+        let service = &Service::of(object, service);
         let state = lock(&self.0);
         let uid = object.uid().unwrap_or_default();
         state
@@ -187,6 +204,12 @@ mod tests {
         serde_json::from_value(manifest).unwrap()
     }
 
+    fn over_another(mut resource: ToolzzCredential) -> ToolzzCredential {
+        let another = json!({"kind": "ClusterToolzzConnection", "name": "another"});
+        resource.spec.connection_ref = serde_json::from_value(another).unwrap();
+        resource
+    }
+
     fn ledger(object: &ToolzzCredential, id: &str) -> Ledger {
         Ledger {
             sequence: 0,
@@ -203,9 +226,7 @@ mod tests {
     #[test]
     fn one_credential_has_one_holder() {
         let (first, second, stranger) = (resource("a", "first"), resource("a", "second"), resource("b", "third"));
-        let mut far = resource("b", "fourth");
-        let another = json!({"kind": "ClusterToolzzConnection", "name": "another"});
-        far.spec.connection_ref = serde_json::from_value(another).unwrap();
+        let far = over_another(resource("b", "fourth"));
         let claims = Claims::default();
         claims.leads(&ConnectionKey::of(&first), "here");
         claims.leads(&ConnectionKey::of(&far), "elsewhere");
@@ -221,7 +242,8 @@ mod tests {
 
     #[test]
     fn what_is_held_goes_where_its_connection_leads() {
-        let (holder, other) = (resource("a", "holder"), resource("a", "other"));
+        let (holder, mate) = (resource("a", "holder"), resource("a", "mate"));
+        let other = over_another(resource("a", "other"));
         let (key, id) = (ConnectionKey::default_of_cluster(), "one".into());
         let claims = Claims::default();
         claims.set(&holder, &ledger(&holder, "one"));
@@ -231,6 +253,7 @@ mod tests {
         assert!(is_held("here"));
         claims.leads(&key, "there");
         assert!(is_held("there") && !is_held("here"));
+        assert!(claims.holder(&mate, "here", &id).is_some(), "its pass began before");
         claims.keep_services(|_| false);
         assert!(is_held("there"), "away for a moment");
         claims.remove(&holder.uid().unwrap());

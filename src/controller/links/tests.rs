@@ -200,7 +200,9 @@ async fn what_is_held_over_a_connection_moves_with_its_url() {
         }))
         .unwrap()
     };
-    let (holder, other) = (resource("holder"), resource("other"));
+    let (holder, mut other) = (resource("holder"), resource("other"));
+    let another = json!({"kind": "ClusterToolzzConnection", "name": "another"});
+    other.spec.connection_ref = serde_json::from_value(another).unwrap();
     let ledger = crate::plan::Ledger {
         sequence: 0,
         uid: "holder".to_owned(),
