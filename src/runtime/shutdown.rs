@@ -29,7 +29,7 @@ impl Shutdown {
     }
 
     #[cfg(test)]
-    pub(crate) fn never() -> Self {
+    pub(super) fn never() -> Self {
         Self(watch::channel(false).1)
     }
 
