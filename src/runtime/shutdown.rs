@@ -29,7 +29,7 @@ impl Shutdown {
     }
 
     #[cfg(test)]
-    pub(super) fn never() -> Self {
+    pub(crate) fn never() -> Self {
         Self(watch::channel(false).1)
     }
 
