@@ -101,6 +101,7 @@ impl Bounds {
         let one = |name, strategy| Self { lag: 1, ticks: 3, states: 40_000_000, ..Self::new(name, strategy) };
         let two = |name, strategy| Self { operators: 2, ticks: 1, ..one(name, strategy) };
         let later = |name, strategy| Self { settled: true, ticks: 3, ..two(name, strategy) };
+        let both = |bounds| Self { resources: 2, ticks: 0, lag: 0, on_conflict: Fail, ..bounds };
         vec![
             Self { losses: 2, ticks: 5, ..one("two lost creates or updates", Repoint) },
             Self { losses: 2, deletions: 1, ..one("two losses and a deletion", Repoint) },
@@ -121,7 +122,7 @@ impl Bounds {
             Self { losses: 1, rotations: 2, deletions: 1, ..one("a loss, twice in place, a deletion", InPlace) },
             Self { crashes: 1, rotations: 1, deletions: 1, ..one("a crash, in place, a deletion", InPlace) },
             Self { losses: 1, deletions: 1, ..two("two operators, a loss, a deletion", Repoint) },
-            Self { losses: 1, hides: true, ..two("two operators, a loss, hidden", Repoint) },
+            Self { losses: 1, hides: true, ticks: 3, ..two("two operators, a loss, hidden", Repoint) },
             Self { crashes: 2, ticks: 0, ..two("two operators, two crashes", Repoint) },
             Self { crashes: 1, rotations: 1, ticks: 0, ..two("two operators, a crash, a repoint", Repoint) },
             Self { rotations: 1, deletions: 1, ticks: 0, ..two("two operators, a replacement, a deletion", Replace) },
@@ -129,11 +130,21 @@ impl Bounds {
             Self { losses: 1, rotations: 1, ..later("two operators, later a loss, a repoint", Repoint) },
             Self { losses: 1, rotations: 1, ..later("two operators, later a loss, a replacement", Replace) },
             Self { losses: 1, rotations: 1, ..later("two operators, later a loss, in place", InPlace) },
-            Self { crashes: 1, rotations: 1, ..later("two operators, later a crash, a replacement", Replace) },
+            Self {
+                crashes: 1,
+                rotations: 1,
+                ticks: 1,
+                ..later("two operators, later a crash, a replacement", Replace)
+            },
             Self { crashes: 1, rotations: 1, ..later("two operators, later a crash, in place", InPlace) },
-            Self { rotations: 1, deletions: 1, ..later("two operators, later a replacement, a deletion", Replace) },
-            Self { rotations: 2, ..later("two operators, later two replacements", Replace) },
-            Self { rotations: 2, ..later("two operators, later two repoints", Repoint) },
+            Self {
+                rotations: 1,
+                deletions: 1,
+                ticks: 1,
+                ..later("two operators, later a replacement, a deletion", Replace)
+            },
+            Self { rotations: 2, ticks: 1, ..later("two operators, later two repoints", Repoint) },
+            Self { rotations: 2, ticks: 1, ..later("two operators, later two replacements", Replace) },
             Self {
                 resources: 2,
                 crashes: 1,
@@ -143,21 +154,10 @@ impl Bounds {
                 ..one("two that adopt", Repoint)
             },
             Self { resources: 2, losses: 1, on_conflict: Fail, ticks: 1, ..one("two of one name", Repoint) },
-            Self {
-                resources: 2,
-                ticks: 0,
-                lag: 0,
-                on_conflict: Fail,
-                ..two("two operators, two of one name", Repoint)
-            },
-            Self {
-                resources: 2,
-                losses: 1,
-                rotations: 1,
-                ticks: 0,
-                lag: 0,
-                ..later("two operators, two of one name, later a loss", Replace)
-            },
+            both(two("two operators, two of one name", Repoint)),
+            Self { losses: 1, rotations: 1, ..both(later("two of one name, later a loss, a repoint", Repoint)) },
+            Self { crashes: 1, rotations: 1, ..both(later("two of one name, later a crash, a repoint", Repoint)) },
+            Self { losses: 1, deletions: 1, ..both(later("two of one name, later a loss, a deletion", Repoint)) },
         ]
     }
 

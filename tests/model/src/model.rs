@@ -16,8 +16,8 @@ use toolzz_operator::{
 };
 
 use crate::{
-    bounds::Bounds,
-    world::{Credential, Ground, NOBODY, Operator, Resource, Row, Shared, Version, World, id, material, place},
+    bounds::{Bounds, SETTLE},
+    world::{Answer, Credential, Ground, NOBODY, Operator, Resource, Row, Shared, Version, World, id, material, place},
 };
 
 /// More rounds than the way to rest has from anywhere.
@@ -76,12 +76,14 @@ impl Protocol {
         (0..operators).flat_map(move |operator| (0..resources).map(move |resource| (operator, resource)))
     }
 
-    /// Whether everybody has seen all that is older than the lag allows, were it a tick later.
-    fn may_tick(&self, world: &World) -> bool {
+    /// Whether time may pass: were it a tick later, everybody would have seen all that is older than the lag allows, and
+    /// no update would have waited for its answer for longer than the settle period (a time limit is shorter).
+    fn may_pass(&self, world: &World) -> bool {
         self.pairs().all(|(operator, resource)| {
-            let seen = world.operators[operator].works[resource].seen;
-            let mut unseen = world.resources[resource].versions.iter().filter(|version| version.number > seen);
-            unseen.all(|version| version.since + self.bounds.lag > world.now)
+            let work = &world.operators[operator].works[resource];
+            let mut unseen = world.resources[resource].versions.iter().filter(|version| version.number > work.seen);
+            let late = matches!(work.answer, Some(Answer::Put { sent, .. }) if sent + SETTLE <= world.now);
+            !late && unseen.all(|version| version.since + self.bounds.lag > world.now)
         })
     }
 
@@ -458,12 +460,16 @@ impl Model for Protocol {
     }
 
     fn actions(&self, world: &World, events: &mut Vec<Event>) {
+        let passes = self.may_pass(world);
         for (operator, resource) in self.pairs() {
             let work = &world.operators[operator].works[resource];
             if work.answer.is_some() {
                 events.push(Event::Receive(operator, resource));
             } else if let Some(decision) = world.decide(&self.bounds, operator, resource) {
-                events.push(Event::Step(operator, resource));
+                // A look may have to wait for the next tick.
+                if passes || !matches!(decision.step, Step::Look { began_after, .. } if began_after.0 >= world.now) {
+                    events.push(Event::Step(operator, resource));
+                }
                 if let Step::Post(_) | Step::Put(_) = decision.step {
                     if world.losses > 0 {
                         events.push(Event::Lose(operator, resource));
@@ -481,7 +487,7 @@ impl Model for Protocol {
             events.extend((0..self.bounds.operators).map(Event::Crash));
         }
         events.extend((0..world.pending.len()).map(Event::Commit));
-        if world.ticks > 0 && self.may_tick(world) {
+        if world.ticks > 0 && passes {
             events.push(Event::Tick);
         }
         for (place, resource) in world.resources.iter().enumerate().filter(|(_, resource)| !resource.deleted) {
