@@ -23,6 +23,8 @@ pub struct Bounds {
     pub settled: bool,
     /// How often an operator is killed: its memory, its cache and its listings are lost.
     pub crashes: u8,
+    /// What it had sent takes effect at any later time, as from a process that was stopped, not within the settle period.
+    pub late: bool,
     /// How many POSTs and PUTs are given up without an answer. What was sent takes effect within the settle period, or never.
     pub losses: u8,
     /// How often the material of a resource changes: A, B, A.
@@ -46,14 +48,15 @@ pub const SETTLE: u64 = 2;
 
 impl fmt::Display for Bounds {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { strategy, on_conflict, resources, operators, settled, hides, lag, .. } = self;
+        let Self { strategy, on_conflict, resources, operators, settled, late, hides, lag, .. } = self;
         write!(out, "{strategy:?}, {on_conflict:?}; resources {resources}, operators {operators}, ")?;
         let Self { crashes, losses, rotations, deletions, ticks, .. } = self;
         write!(out, "crashes {crashes}, losses {losses}, rotations {rotations}, deletions {deletions}, ")?;
         write!(out, "ticks {ticks}, lag {lag}")?;
         let listings = if *hides { ", inactive ones are hidden" } else { "" };
+        let late = if *late { ", what the killed one sent comes at any time" } else { "" };
         let begin = if *settled { ", begins settled" } else { "" };
-        write!(out, "{listings}{begin}")
+        write!(out, "{late}{listings}{begin}")
     }
 }
 
@@ -68,6 +71,7 @@ impl Bounds {
             operators: 1,
             settled: false,
             crashes: 0,
+            late: false,
             losses: 0,
             rotations: 0,
             deletions: 0,
@@ -99,6 +103,7 @@ impl Bounds {
         use OnConflict::{Adopt, Fail};
         use RotationStrategy::{InPlace, Replace, Repoint};
         let one = |name, strategy| Self { lag: 1, ticks: 3, states: 40_000_000, ..Self::new(name, strategy) };
+        let stopped = |name, strategy| Self { crashes: 1, late: true, ..one(name, strategy) };
         let two = |name, strategy| Self { operators: 2, ticks: 1, ..one(name, strategy) };
         let later = |name, strategy| Self { settled: true, ticks: 3, ..two(name, strategy) };
         let both = |bounds| Self { resources: 2, ticks: 0, lag: 0, on_conflict: Fail, ..bounds };
@@ -121,13 +126,16 @@ impl Bounds {
             Self { crashes: 1, losses: 1, rotations: 2, ..one("a crash, a loss, twice in place", InPlace) },
             Self { losses: 1, rotations: 2, deletions: 1, ..one("a loss, twice in place, a deletion", InPlace) },
             Self { crashes: 1, rotations: 1, deletions: 1, ..one("a crash, in place, a deletion", InPlace) },
+            Self { rotations: 2, deletions: 1, ..stopped("a stopped operator, two repoints, a deletion", Repoint) },
+            Self { rotations: 1, deletions: 1, ..stopped("a stopped operator, a replacement, a deletion", Replace) },
+            Self { rotations: 2, ..stopped("a stopped operator, two replacements", Replace) },
             Self { losses: 1, deletions: 1, ..two("two operators, a loss, a deletion", Repoint) },
             Self { losses: 1, hides: true, ticks: 3, ..two("two operators, a loss, hidden", Repoint) },
             Self { crashes: 2, ticks: 0, ..two("two operators, two crashes", Repoint) },
             Self { crashes: 1, rotations: 1, ticks: 0, ..two("two operators, a crash, a repoint", Repoint) },
             Self { rotations: 1, deletions: 1, ticks: 0, ..two("two operators, a replacement, a deletion", Replace) },
             Self { rotations: 1, ..two("two operators, in place", InPlace) },
-            Self { losses: 1, rotations: 1, ..later("two operators, later a loss, a repoint", Repoint) },
+            Self { losses: 1, rotations: 1, ticks: 1, ..later("two operators, later a loss, a repoint", Repoint) },
             Self { losses: 1, rotations: 1, ..later("two operators, later a loss, a replacement", Replace) },
             Self { losses: 1, rotations: 1, ..later("two operators, later a loss, in place", InPlace) },
             Self {
@@ -155,9 +163,19 @@ impl Bounds {
             },
             Self { resources: 2, losses: 1, on_conflict: Fail, ticks: 1, ..one("two of one name", Repoint) },
             both(two("two operators, two of one name", Repoint)),
-            Self { losses: 1, rotations: 1, ..both(later("two of one name, later a loss, a repoint", Repoint)) },
+            Self {
+                losses: 1,
+                rotations: 1,
+                ticks: 1,
+                ..both(later("two of one name, later a loss, a repoint", Repoint))
+            },
             Self { crashes: 1, rotations: 1, ..both(later("two of one name, later a crash, a repoint", Repoint)) },
-            Self { losses: 1, deletions: 1, ..both(later("two of one name, later a loss, a deletion", Repoint)) },
+            Self {
+                losses: 1,
+                deletions: 1,
+                ticks: 3,
+                ..both(later("two of one name, later a loss, a deletion", Repoint))
+            },
         ]
     }
 

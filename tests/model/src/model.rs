@@ -165,6 +165,7 @@ impl World {
             resources,
             credentials: if bounds.on_conflict == OnConflict::Adopt { vec![by_hand] } else { Vec::new() },
             pending: Vec::new(),
+            late: bounds.late,
             crashes: bounds.crashes,
             losses: bounds.losses,
             rotations: bounds.rotations,
@@ -185,6 +186,9 @@ impl World {
         for pending in &mut self.pending {
             if pending.sender == Some(operator as u8) {
                 pending.sender = None;
+                if self.late {
+                    pending.until = u64::MAX / 2;
+                }
             }
         }
         self.operators[operator] = Operator::begin(&self.resources, self.now);
@@ -230,11 +234,16 @@ impl World {
         by_resource.or_else(|| self.shared()).or_else(|| self.marked())
     }
 
+    /// Nothing that another operator sent takes effect but within the settle period.
+    fn alone(&self) -> bool {
+        self.operators.len() == 1 && !self.late
+    }
+
     /// Active by an update that another operator had sent before the credential left the record, or the resource went,
     /// and that took effect after it: what is excepted, and counted. Who works alone waits for what was sent before.
     fn outlives(&self, resource: usize, credential: &Credential) -> bool {
         let unrecorded = self.resources[resource].current().gone || credential.left;
-        unrecorded && self.operators.len() > 1 && credential.ground != Ground::Current
+        unrecorded && !self.alone() && credential.ground != Ground::Current
     }
 
     /// Something is active that is not recorded.
@@ -287,7 +296,7 @@ impl World {
         let credential = self.credentials.get(usize::from(published))?;
         let off = ready && !version.deleting && !version.gone && !credential.row.active;
         // A late or stale write of another operator is put right at the next comparison.
-        let others = self.operators.len() > 1 && credential.ground != Ground::Current;
+        let others = !self.alone() && credential.ground != Ground::Current;
         (off && !others && !self.superseded(resource, published))
             .then(|| format!("{} is published and inactive", id(published)))
     }
@@ -308,7 +317,7 @@ impl World {
         let secret = self.credentials.get(usize::from(own))?.row.secret;
         let held = self.credentials[usize::from(secret)].material;
         let recorded = ledger.secret_id.0 == format!("s{secret:02}");
-        let certain = strategy != RotationStrategy::InPlace || self.pending.is_empty() && self.operators.len() == 1;
+        let certain = strategy != RotationStrategy::InPlace || self.pending.is_empty() && self.alone();
         (recorded && certain && held != material(&ledger.digest))
             .then(|| format!("{} holds other material than is recorded", id(own)))
     }

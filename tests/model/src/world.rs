@@ -349,6 +349,8 @@ pub struct World {
     pub credentials: Vec<Credential>,
     /// On their way, maybe.
     pub pending: Vec<Pending>,
+    /// See [`crate::bounds::Bounds`].
+    pub late: bool,
     /// How many are left of each.
     pub crashes: u8,
     /// See [`crate::bounds::Bounds`].
