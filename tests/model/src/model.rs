@@ -228,7 +228,7 @@ impl World {
         let by_resource = (0..self.resources.len()).find_map(|resource| {
             self.unrecorded(resource)
                 .or_else(|| self.too_many(resource, strategy))
-                .or_else(|| self.unusable(resource))
+                .or_else(|| self.unusable(resource, strategy))
                 .or_else(|| self.other_material(resource, strategy))
         });
         by_resource.or_else(|| self.shared()).or_else(|| self.marked())
@@ -289,14 +289,16 @@ impl World {
     }
 
     /// What agents were told to use cannot be used: the resource is ready, and its published credential is inactive.
-    fn unusable(&self, resource: usize) -> Option<String> {
+    fn unusable(&self, resource: usize, strategy: RotationStrategy) -> Option<String> {
         let version = self.resources[resource].current();
         let ready = condition(&version.status.conditions, "Ready").is_some_and(|ready| ready.status == "True");
         let published = version.status.id.as_ref().and_then(place)?;
         let credential = self.credentials.get(usize::from(published))?;
         let off = ready && !version.deleting && !version.gone && !credential.row.active;
-        // A late or stale write of another operator is put right at the next comparison.
-        let others = !self.alone() && credential.ground != Ground::Current;
+        // A late or stale write of another operator is put right at the next comparison. In place, while what it holds is
+        // not known, a write leaves it as it was seen, which another may have changed.
+        let stale = credential.ground != Ground::Current || strategy == RotationStrategy::InPlace;
+        let others = !self.alone() && stale;
         (off && !others && !self.superseded(resource, published))
             .then(|| format!("{} is published and inactive", id(published)))
     }
