@@ -188,40 +188,10 @@ impl Claims {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn resource(namespace: &str, name: &str) -> ToolzzCredential {
-        let uid = format!("uid of {namespace}/{name}");
-        let spec = json!({"userId": "u", "unityId": "n", "integrationId": "i", "name": "n", "credentials": []});
-        let manifest = json!({
-            "apiVersion": "toolzz.com.br/v1alpha1",
-            "kind": "ToolzzCredential",
-            "metadata": {"namespace": namespace, "name": name, "uid": uid},
-            "spec": spec,
-        });
-        serde_json::from_value(manifest).unwrap()
-    }
-
-    fn over_another(mut resource: ToolzzCredential) -> ToolzzCredential {
-        let another = json!({"kind": "ClusterToolzzConnection", "name": "another"});
-        resource.spec.connection_ref = serde_json::from_value(another).unwrap();
-        resource
-    }
-
-    fn ledger(object: &ToolzzCredential, id: &str) -> Ledger {
-        Ledger {
-            sequence: 0,
-            uid: object.uid().unwrap(),
-            id: id.into(),
-            secret_id: "secret".into(),
-            digest: "digest".to_owned(),
-            staged_as: id.into(),
-            adopted: None,
-            retiring: Vec::new(),
-        }
-    }
+    use super::{
+        super::tests::{ledger, over_another, resource},
+        *,
+    };
 
     #[test]
     fn one_credential_has_one_holder() {

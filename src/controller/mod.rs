@@ -10,19 +10,22 @@ mod effects;
 mod events;
 mod ghost;
 mod links;
+mod lists;
 mod pass;
 mod queue;
 mod target;
+#[cfg(test)]
+mod tests;
 mod watches;
 mod wish;
 mod work;
 mod writes;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, future, stream};
 use kube::{
-    Client, Resource,
+    Client, ResourceExt,
     runtime::{WatchStreamExt, reflector, reflector::ObjectRef, watcher},
 };
 use thiserror::Error;
@@ -38,6 +41,7 @@ use claims::Claims;
 use context::{Context, Memories};
 use links::Links;
 pub use links::{Counting, Terms};
+use lists::Lists;
 use queue::Lane;
 
 /// How many objects a list call asks for at once.
@@ -172,9 +176,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
 async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, targets: Targets) {
     let api: kube::Api<ToolzzCredential> = watches::api(&ctx.client, scope.as_deref());
     let (reader, writer) = reflector::store::<ToolzzCredential>();
-    let mut listed: HashMap<String, ObjectRef<ToolzzCredential>> = HashMap::new();
-    // What lists have shown that did not come to their end.
-    let mut begun: HashMap<String, ObjectRef<ToolzzCredential>> = HashMap::new();
+    let mut lists = Lists::default();
     let (tell_listed, all_listed) = tokio::sync::watch::channel(false);
     let cache = watches::Cache::Credentials(scope.clone());
     let (context, known) = (Arc::clone(ctx), reader.clone());
@@ -186,29 +188,24 @@ async fn control(ctx: &Arc<Context>, scope: Option<String>, concurrency: u16, ta
     });
     let credentials = watches::own(Arc::clone(ctx), credentials)
         .inspect(move |event| match event {
-            Ok(watcher::Event::Init) => begun.extend(listed.drain()),
-            Ok(watcher::Event::InitApply(object)) => {
-                listed.insert(object.meta().uid.clone().unwrap_or_default(), ObjectRef::from_obj(object));
-            }
+            Ok(watcher::Event::Init) => lists.begins(),
+            Ok(watcher::Event::InitApply(object)) => lists.shows(object),
             Ok(watcher::Event::InitDone) => {
-                // What was deleted while nobody watched is not announced singly: the store still has it.
-                let is_free = |name: &ObjectRef<ToolzzCredential>| !listed.values().any(|other| other == name);
-                for object in known.state() {
-                    let uid = object.meta().uid.clone().unwrap_or_default();
-                    begun.remove(&uid);
-                    if listed.contains_key(&uid) {
-                        continue;
+                // The store still has what was there before.
+                let before = known.state().into_iter();
+                let before = before.map(|object| (object.uid().unwrap_or_default(), ObjectRef::from_obj(&*object)));
+                for gone in lists.ends(before).0 {
+                    match known.get(&gone.name).filter(|object| object.uid().as_ref() == Some(&gone.uid)) {
+                        Some(object) => ghost::gone(&context, &object, gone.name_is_free),
+                        // What the store never had has had no pass either.
+                        None => {
+                            if gone.name_is_free {
+                                context.name_is_free(&gone.name);
+                            }
+                            context.forget(&gone.uid);
+                        }
                     }
-                    ghost::gone(&context, &object, is_free(&ObjectRef::from_obj(&*object)));
                 }
-                // What the store never had has had no pass either.
-                for (uid, name) in begun.drain().filter(|(uid, _)| !listed.contains_key(uid)) {
-                    if is_free(&name) {
-                        context.name_is_free(&name);
-                    }
-                    context.forget(&uid);
-                }
-                listed = HashMap::new();
                 context.caches.listed(&cache);
             }
             Ok(watcher::Event::Delete(object)) => ghost::gone(&context, object, true),

@@ -22,6 +22,7 @@ use kube::{
 
 use super::{
     context::{Context, lock},
+    lists::Lists,
     queue::Lane,
     work::Call,
 };
@@ -51,24 +52,22 @@ pub(super) fn own(
     events: impl Stream<Item = watcher::Result<watcher::Event<ToolzzCredential>>> + Send,
 ) -> impl Stream<Item = watcher::Result<watcher::Event<ToolzzCredential>>> + Send {
     let mut others: HashMap<String, ObjectRef<ToolzzCredential>> = HashMap::new();
-    let mut listed: HashMap<String, ObjectRef<ToolzzCredential>> = HashMap::new();
+    let mut lists = Lists::default();
     events.filter_map(move |event| {
         let is_own = |object: &ToolzzCredential| ctx.is_own(object.metadata.namespace.as_deref());
         let uid = |object: &ToolzzCredential| object.metadata.uid.clone().unwrap_or_default();
         let mut passes = true;
         match &event {
-            // What a list that did not come to its end has shown was seen too: it may be gone when the next one begins.
-            Ok(watcher::Event::Init) => others.extend(listed.drain()),
+            Ok(watcher::Event::Init) => lists.begins(),
             Ok(watcher::Event::InitApply(object)) if !is_own(object) => {
                 passes = false;
-                listed.insert(uid(object), ObjectRef::from_obj(object));
+                lists.shows(object);
                 ctx.seen_elsewhere(object);
             }
             Ok(watcher::Event::InitDone) => {
-                for (uid, other) in others.iter().filter(|(uid, _)| !listed.contains_key(*uid)) {
-                    ctx.gone_elsewhere(uid, other, !listed.values().any(|one| one == other));
-                }
-                others = std::mem::take(&mut listed);
+                let (gone, there) = lists.ends(others.drain());
+                gone.iter().for_each(|gone| ctx.gone_elsewhere(&gone.uid, &gone.name, gone.name_is_free));
+                others = there;
             }
             Ok(watcher::Event::Apply(object)) if !is_own(object) => {
                 passes = false;
@@ -294,48 +293,27 @@ pub(super) fn watch_error(error: &watcher::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-    use serde_json::json;
-
     use super::*;
     use crate::{
         api::LEDGER_ANNOTATION,
         controller::{
             context::{Memories, place},
-            events::Events,
-            links::{self, Links},
+            links::Links,
+            tests as samples,
         },
-        plan::{Ledger, Settings},
-        remote::{Clock, Config, Tenure},
+        plan::Settings,
+        remote::Tenure,
         runtime::{Share, Shutdown},
         secrets::InstallationKey,
     };
 
-    const SERVICE: &str = "127.0.0.1:9";
-
     /// Of one shard of two. Nothing answers.
     fn context() -> Arc<Context> {
-        let client = Client::try_from(kube::Config::new("http://127.0.0.1:9".parse().unwrap())).unwrap();
-        let (clock, metrics, claims) = (Clock::start(), Arc::default(), Arc::default());
         let share = Share::all(2.try_into().unwrap()).next().unwrap();
+        let (shared, terms) = samples::shared(share, Arc::default());
+        let (client, clock) = (shared.client.clone(), shared.clock);
+        let (claims, metrics) = (Arc::clone(&shared.claims), Arc::clone(&shared.metrics));
         let second = Duration::from_secs(1);
-        let shared = links::Shared {
-            client: client.clone(),
-            reach: Reach::default(),
-            clock,
-            share,
-            resync_interval: second,
-            claims: Arc::clone(&claims),
-            metrics: Arc::clone(&metrics),
-            events: Events::start(client.clone(), "test".to_owned(), Arc::clone(&metrics)).0,
-        };
-        let terms = links::Terms {
-            config: Config::new(format!("http://{SERVICE}/api/v1")),
-            allow_adoption: false,
-            allow_private_addresses: true,
-            scoped: false,
-            operator_namespace: "operator".to_owned(),
-        };
         let events = shared.events.clone();
         Arc::new(Context {
             caches: Arc::new(Caches::new(&[], &Reach::default(), Arc::new(Readiness::new(&[])), client.clone())),
@@ -358,35 +336,18 @@ mod tests {
         })
     }
 
-    fn resource(namespace: &str, name: &str) -> ToolzzCredential {
-        let spec = json!({"userId": "u", "unityId": "n", "integrationId": "i", "name": "n", "credentials": []});
-        let mut resource = ToolzzCredential::new(name, serde_json::from_value(spec).unwrap());
-        let (namespace, uid) = (Some(namespace.to_owned()), Some(name.to_owned()));
-        resource.metadata = ObjectMeta { namespace, uid, ..resource.metadata };
-        resource
-    }
-
     #[tokio::test]
     async fn what_goes_between_a_list_and_the_same_one_anew_holds_nothing() {
         let ctx = context();
         let elsewhere = (0..).map(|number: u32| number.to_string()).find(|name| !ctx.share.has(name)).unwrap();
-        let mut holder = resource(&elsewhere, "holder");
-        let ledger = Ledger {
-            sequence: 0,
-            uid: "holder".to_owned(),
-            id: "one".into(),
-            secret_id: "secret".into(),
-            digest: "digest".to_owned(),
-            staged_as: "one".into(),
-            adopted: None,
-            retiring: Vec::new(),
-        };
+        let mut holder = samples::resource(&elsewhere, "holder");
+        let ledger = samples::ledger(&holder, "one");
         let connection = Links::key_of(&holder);
         let record = ledger.write(place(&holder, &connection), &|parts| ctx.key.mac(parts));
         holder.metadata.annotations = Some([(LEDGER_ANNOTATION.to_owned(), record)].into());
-        ctx.claims.leads(&crate::api::ConnectionKey::of(&holder), SERVICE);
-        let other = resource(&elsewhere, "other");
-        let is_held = || ctx.claims.holder(&other, SERVICE, &"one".into()).is_some();
+        ctx.claims.leads(&crate::api::ConnectionKey::of(&holder), samples::SERVICE);
+        let other = samples::resource(&elsewhere, "other");
+        let is_held = || ctx.claims.holder(&other, samples::SERVICE, &"one".into()).is_some();
 
         let (tell, told) = futures::channel::mpsc::unbounded();
         let mut shown = Box::pin(own(Arc::clone(&ctx), told));

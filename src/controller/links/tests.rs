@@ -2,7 +2,7 @@ use kube::core::ObjectMeta;
 use serde_json::json;
 
 use super::*;
-use crate::{api::ClusterToolzzConnection, remote::TokenSource};
+use crate::{api::ClusterToolzzConnection, controller::tests as samples, remote::TokenSource};
 
 const NAMESPACE: &str = "red";
 const UNITY: &str = "0b8e2d34-0000-4000-8000-000000000002";
@@ -23,26 +23,9 @@ fn with_queue() -> (Arc<Links>, watch::Queue) {
 }
 
 fn of_share(share: Share, metrics: Arc<Metrics>) -> (Arc<Links>, watch::Queue) {
-    let config = Config::new("http://127.0.0.1:9/api/v1".to_owned());
-    let client = Client::try_from(kube::Config::new("http://127.0.0.1:9".parse().unwrap())).unwrap();
-    let shared = Shared {
-        events: Events::start(client.clone(), "test".to_owned(), Arc::clone(&metrics)).0,
-        client,
-        reach: Default::default(),
-        clock: Clock::start(),
-        share,
-        resync_interval: std::time::Duration::from_secs(600),
-        claims: Arc::default(),
-        metrics,
-    };
-    let terms = Terms {
-        config: config.clone(),
-        allow_adoption: false,
-        allow_private_addresses: true,
-        scoped: false,
-        operator_namespace: "operator".to_owned(),
-    };
-    Links::new(shared, terms, Some(connection(&config)))
+    let (shared, terms) = samples::shared(share, metrics);
+    let default = connection(&terms.config);
+    Links::new(shared, terms, Some(default))
 }
 
 fn object(generation: i64, adoption: &str) -> Object {
@@ -192,28 +175,9 @@ async fn that_a_connection_works_is_believed_for_a_while_after_it_was_shown() {
 async fn what_is_held_over_a_connection_moves_with_its_url() {
     let links = links();
     let key = ConnectionKey::default_of_cluster();
-    let resource = |name: &str| -> ToolzzCredential {
-        let spec = json!({"userId": "u", "unityId": UNITY, "integrationId": "i", "name": "n", "credentials": []});
-        let metadata = json!({"namespace": NAMESPACE, "name": name, "uid": name});
-        serde_json::from_value(json!({
-            "apiVersion": "toolzz.com.br/v1alpha1", "kind": "ToolzzCredential", "metadata": metadata, "spec": spec,
-        }))
-        .unwrap()
-    };
-    let (holder, mut other) = (resource("holder"), resource("other"));
-    let another = json!({"kind": "ClusterToolzzConnection", "name": "another"});
-    other.spec.connection_ref = serde_json::from_value(another).unwrap();
-    let ledger = crate::plan::Ledger {
-        sequence: 0,
-        uid: "holder".to_owned(),
-        id: "one".into(),
-        secret_id: "secret".into(),
-        digest: "digest".to_owned(),
-        staged_as: "one".into(),
-        adopted: None,
-        retiring: Vec::new(),
-    };
-    links.shared.claims.set(&holder, &ledger);
+    let holder = samples::resource(NAMESPACE, "holder");
+    let other = samples::over_another(samples::resource(NAMESPACE, "other"));
+    links.shared.claims.set(&holder, &samples::ledger(&holder, "one"));
     let lead = |generation, url: &str| {
         let Object::Cluster(object) = object(generation, "Denied") else { panic!() };
         let mut object = (*object).clone();
