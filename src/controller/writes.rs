@@ -66,9 +66,7 @@ impl Pass<'_> {
             }
             if let Some(happening) = &publication.event {
                 tracing::info!(reason = %happening.reason, note = happening.note, "status changed");
-                // That a new resource became what it was made for is said by its status, for as long as it is so. A
-                // thousand of them are a thousand writes less.
-                if happening.reason != Reason::Created {
+                if happening.is_event() {
                     self.ctx.events.tell(&*self.object, happening);
                 }
             }

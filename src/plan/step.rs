@@ -113,6 +113,14 @@ pub struct Happening {
     pub note: String,
 }
 
+impl Happening {
+    /// Whether there is an event. That a new resource became what it was made for is said by its status, for as long as it
+    /// is so: a thousand of them are a thousand writes less.
+    pub fn is_event(&self) -> bool {
+        self.reason != Reason::Created
+    }
+}
+
 /// A request that the API refused, so that it is not sent again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
