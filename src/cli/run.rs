@@ -169,7 +169,9 @@ async fn operate(arguments: RunArgs, traces: Option<&runtime::Traces>) -> Result
     if settle <= request {
         return Err(Error::SettlesTooSoon { settle, request });
     }
-    if arguments.shards > 1 && !arguments.leader_elect {
+    let count = NonZeroU16::new(arguments.shards).unwrap_or(NonZeroU16::MIN);
+    let sharded = count > NonZeroU16::MIN;
+    if sharded && !arguments.leader_elect {
         return Err(Error::ShardsWithoutElection);
     }
     let reach = reach(&named(&arguments.secret_namespaces), &named(&arguments.secret_names))?;
@@ -183,9 +185,8 @@ async fn operate(arguments: RunArgs, traces: Option<&runtime::Traces>) -> Result
     runtime::start_telemetry(arguments.log_format, &arguments.log_level, traces)?;
     let shutdown = Shutdown::on_signals()?;
     let metrics = Arc::new(Metrics::default());
-    let count = NonZeroU16::new(arguments.shards).unwrap_or(NonZeroU16::MIN);
     // With several, each shard has its own.
-    let checks: &[&'static str] = if count > NonZeroU16::MIN { &[] } else { &CHECKS };
+    let checks: &[&'static str] = if sharded { &[] } else { &CHECKS };
     let readiness = Arc::new(Readiness::new(checks));
 
     let variable = std::env::var(TOKEN_VARIABLE).ok();
@@ -217,7 +218,6 @@ async fn operate(arguments: RunArgs, traces: Option<&runtime::Traces>) -> Result
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| kubernetes.default_namespace.clone());
     let namespaces = named(&arguments.namespaces);
-    let sharded = count > NonZeroU16::MIN;
     // Of the lease that is held together.
     let outer = Tenure::none();
     let seat = |share: Share| {

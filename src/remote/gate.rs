@@ -316,6 +316,14 @@ mod tests {
         Gate::new(Clock::start(), &Config::new("http://127.0.0.1"))
     }
 
+    /// Of one that shares a rate limit with others.
+    fn limited(rate_limit: u32, shares: u16) -> Gate {
+        let mut config = Config::new("http://127.0.0.1");
+        config.rate_limit = std::num::NonZeroU32::new(rate_limit);
+        config.shares = std::num::NonZeroU16::new(shares).unwrap();
+        Gate::new(Clock::start(), &config)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_burst_of_429_is_one_strike_and_the_next_one_doubles() {
         let gate = gate();
@@ -356,10 +364,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn there_is_room_for_as_many_as_get_through_soon_beside_those_whose_calls_are_under_way() {
-        let mut config = Config::new("http://127.0.0.1");
-        config.rate_limit = std::num::NonZeroU32::new(36);
-        config.shares = std::num::NonZeroU16::new(3).unwrap();
-        let gate = Gate::new(Clock::start(), &config);
+        let gate = limited(36, 3);
         let mut passes = vec![gate.pass(), gate.pass()];
         assert!(gate.has_room());
         passes.push(gate.pass());
@@ -377,10 +382,7 @@ mod tests {
 
     #[test]
     fn after_a_pause_they_come_one_after_another() {
-        let mut config = Config::new("http://127.0.0.1");
-        config.rate_limit = std::num::NonZeroU32::new(8);
-        config.shares = std::num::NonZeroU16::new(2).unwrap();
-        let gate = Gate::new(Clock::start(), &config);
+        let gate = limited(8, 2);
         let turns: Vec<u64> = (0..5).map(|_| gate.turn_after(Tick(1000)).0).collect();
         assert_eq!(turns, [1250, 1500, 1750, 2000, 2250]);
         assert_eq!(gate.turn_after(Tick(9000)), Tick(9250), "another pause begins anew");
@@ -388,10 +390,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_bucket_holds_calls_back_and_a_pause_ends_their_waiting() {
-        let mut config = Config::new("http://127.0.0.1");
-        config.rate_limit = std::num::NonZeroU32::new(5);
-        config.shares = std::num::NonZeroU16::new(3).unwrap();
-        let gate = Gate::new(Clock::start(), &config);
+        let gate = limited(5, 3);
         assert!(gate.enter(Operation::List).await.is_ok());
         assert!(gate.enter(Operation::List).await.is_ok());
         let waiting = gate.enter(Operation::List);

@@ -29,11 +29,6 @@ impl Share {
         self.shard
     }
 
-    /// How many there are.
-    pub fn of(self) -> NonZeroU16 {
-        self.of
-    }
-
     /// Whether a namespace belongs to it; of the cluster's objects it is asked by their own name. Every version of the
     /// operator must answer the same: two at work at once would else both say yes.
     pub fn has(self, name: &str) -> bool {

@@ -1,6 +1,6 @@
 //! Whose turn it is: a tenant in trouble holds nobody up, and what a user does goes before what was there already.
 
-use toolzz_simulator::{Fault, Operation, Point, Times};
+use toolzz_simulator::{Fault, Operation, Point, Simulator, Times};
 
 use super::{
     chart::start_as_chart,
@@ -19,22 +19,26 @@ async fn four_workers() -> Lab {
     lab
 }
 
-#[tokio::test]
-async fn a_tenant_whose_toolzz_does_not_answer_holds_nobody_up() {
-    let mut lab = four_workers().await;
-    let (red, blue) =
-        (lab.plane.unique_namespace("red").await.unwrap(), lab.plane.unique_namespace("blue").await.unwrap());
-    let theirs = service("red");
-    let gate = theirs.hold(Operation::List, Point::BeforeCommit);
-    red.clone_into(&mut lab.namespace);
+/// The credentials of a tenant with a connection of his own, in a namespace that the room goes on in.
+async fn crowd(lab: &mut Lab, theirs: &Simulator) -> String {
+    lab.namespace = lab.plane.unique_namespace("red").await.unwrap();
     lab.connect("own", &theirs.url(), "red").await;
     for number in 0..CROWD {
         lab.credential_with(&format!("red-{number}"), reference("ToolzzConnection", "own")).await;
     }
+    lab.namespace.clone()
+}
+
+#[tokio::test]
+async fn a_tenant_whose_toolzz_does_not_answer_holds_nobody_up() {
+    let mut lab = four_workers().await;
+    let theirs = service("red");
+    let gate = theirs.hold(Operation::List, Point::BeforeCommit);
+    crowd(&mut lab, &theirs).await;
     held(&gate).await;
     // All that one tenant gets.
     lab.operator.as_ref().unwrap().until_metric("toolzz_operator_reconciles_running 3").await;
-    blue.clone_into(&mut lab.namespace);
+    lab.namespace = lab.plane.unique_namespace("blue").await.unwrap();
     lab.credential("blue").await;
     lab.until_ready("blue").await;
     assert_eq!(
@@ -48,18 +52,12 @@ async fn a_tenant_whose_toolzz_does_not_answer_holds_nobody_up() {
 #[tokio::test]
 async fn a_tenant_who_is_throttled_holds_nobody_up() {
     let mut lab = four_workers().await;
-    let (red, blue) =
-        (lab.plane.unique_namespace("red").await.unwrap(), lab.plane.unique_namespace("blue").await.unwrap());
     let theirs = service("red");
     let pause = Fault::retry_after_seconds(429, 1);
     theirs.fault(Operation::List, Times::Always, pause.clone());
-    red.clone_into(&mut lab.namespace);
-    lab.connect("own", &theirs.url(), "red").await;
-    for number in 0..CROWD {
-        lab.credential_with(&format!("red-{number}"), reference("ToolzzConnection", "own")).await;
-    }
+    let red = crowd(&mut lab, &theirs).await;
     lab.until_reason("red-0", "RateLimited").await;
-    blue.clone_into(&mut lab.namespace);
+    lab.namespace = lab.plane.unique_namespace("blue").await.unwrap();
     lab.credential("blue").await;
     lab.until_ready("blue").await;
     assert_eq!(theirs.posts(), 0);
@@ -67,7 +65,7 @@ async fn a_tenant_who_is_throttled_holds_nobody_up() {
     let (asked, paused) = (theirs.counts(Operation::List).received, CROWD as u64);
     assert!(asked < paused, "{asked} calls");
     theirs.clear_faults();
-    red.clone_into(&mut lab.namespace);
+    lab.namespace = red;
     lab.until_ready(&format!("red-{}", CROWD - 1)).await;
     lab.until_ready("red-0").await;
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use serde_json::json;
 use test_controlplane::ControlPlane;
-use toolzz_simulator::{Operation, Point};
+use toolzz_simulator::{Gate, Operation, Point, Simulator};
 
 use super::support::*;
 
@@ -21,6 +21,27 @@ pub async fn on(plane: &'static ControlPlane, prefix: &str) -> Lab {
     let mut lab = Lab::on(plane, prefix).await;
     lab.flags.extend(["--leader-elect".to_owned(), format!("--lease-duration={}s", LEASE.as_secs())]);
     lab
+}
+
+impl Operator {
+    /// Is stopped in the middle of a write that the gate holds.
+    pub async fn sleeps_in_a_write(&self, gate: Gate, point: Point) {
+        held(&gate).await;
+        self.stop();
+        match point {
+            // The request it had sent is lost, or answered while it sleeps.
+            Point::BeforeCommit => drop(gate.discard()),
+            Point::AfterCommit => drop(gate.release()),
+        };
+    }
+
+    /// Wakes after another has taken over.
+    pub async fn wakes_and_writes_nothing(&mut self, simulator: &Simulator, label: &str) {
+        let sent = (simulator.posts(), simulator.puts());
+        self.signal("CONT");
+        assert_eq!(self.until_ended().await, Some(1), "{label}");
+        assert_eq!((simulator.posts(), simulator.puts()), sent, "{label}: it wrote");
+    }
 }
 
 impl Lab {
@@ -103,19 +124,10 @@ async fn a_leader_that_sleeps_through_its_lease_writes_nothing_when_it_wakes() {
         let (mut leader, standby) = lab.pair().await;
         let gate = lab.simulator.hold_next(1, operation, point);
         lab.credential("openai").await;
-        held(&gate).await;
-        leader.stop();
-        match point {
-            // The request it had sent is lost, or answered while it sleeps.
-            Point::BeforeCommit => drop(gate.discard()),
-            Point::AfterCommit => drop(gate.release()),
-        };
+        leader.sleeps_in_a_write(gate, point).await;
         standby.until_metric("toolzz_operator_leader 1").await;
         lab.until_ready("openai").await;
-        let sent = (lab.simulator.posts(), lab.simulator.puts());
-        leader.signal("CONT");
-        assert_eq!(leader.until_ended().await, Some(1), "{label}");
-        assert_eq!((lab.simulator.posts(), lab.simulator.puts()), sent, "{label}: it wrote");
+        leader.wakes_and_writes_nothing(&lab.simulator, &label).await;
         lab.assert_one_active("openai");
         assert_eq!(lab.simulator.credentials().len(), 1, "{label}");
         drop(standby);

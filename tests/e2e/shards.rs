@@ -157,20 +157,11 @@ async fn one_that_sleeps_through_its_lease_writes_nothing_when_it_wakes() {
         let gone = room.until_shared_by(&[&sleeper], &[]).await;
         let gate = room.lab.simulator.hold_next(1, operation, point);
         room.create("a").await;
-        held(&gate).await;
-        sleeper.stop();
-        match point {
-            // The request it had sent is lost, or answered while it sleeps.
-            Point::BeforeCommit => drop(gate.discard()),
-            Point::AfterCommit => drop(gate.release()),
-        };
+        sleeper.sleeps_in_a_write(gate, point).await;
         let (second, third) = (room.lab.another_operator(), room.lab.another_operator());
         room.until_shared_by(&[&second, &third], &gone[..1]).await;
         room.until_ready("a").await;
-        let sent = (room.lab.simulator.posts(), room.lab.simulator.puts());
-        sleeper.signal("CONT");
-        assert_eq!(sleeper.until_ended().await, Some(1), "{label}");
-        assert_eq!((room.lab.simulator.posts(), room.lab.simulator.puts()), sent, "{label}: it wrote");
+        sleeper.wakes_and_writes_nothing(&room.lab.simulator, &label).await;
         assert_eq!(room.lab.simulator.credentials().len(), room.namespaces.len(), "{label}");
     }
 }
