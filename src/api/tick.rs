@@ -18,6 +18,15 @@ impl Add<Duration> for Tick {
     }
 }
 
+impl Sub<Duration> for Tick {
+    type Output = Self;
+
+    /// No earlier than the start of the clock.
+    fn sub(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
 impl Sub for Tick {
     type Output = Duration;
 

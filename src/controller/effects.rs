@@ -125,7 +125,8 @@ impl Pass<'_> {
                     now: self.ctx.clock.now(),
                     before: before.as_ref().map(|seen| &seen.row.fields),
                 };
-                self.remember(|remembered| remembered.plan.put_answered(put, &row, &answered));
+                let settle_period = self.ctx.settings.settle_period;
+                self.remember(|remembered| remembered.plan.put_answered(put, &row, &answered, settle_period));
                 self.learn(link, desired, row);
             }
             Outcome::NotDone(why @ NotDone::Gone { .. }) => {

@@ -164,7 +164,7 @@ impl Memory {
     }
 
     /// A PUT was answered with this row.
-    pub fn put_answered(&mut self, put: &Put, row: &Row, answered: &Answered) {
+    pub fn put_answered(&mut self, put: &Put, row: &Row, answered: &Answered, settle_period: Duration) {
         let Answered { own, deleting, sent, now, before } = *answered;
         let rejection = put.verify(row, now);
         if own {
@@ -189,7 +189,9 @@ impl Memory {
         if row.fields.active {
             self.inactive.retain(|(id, _)| *id != put.id);
         } else if deleting || !own {
-            self.deactivated(&put.id, sent);
+            // Where the answer was long in coming, a listing from before it may have shown what came in between. What is
+            // looked at a settle period later must not be such a one.
+            self.deactivated(&put.id, sent.max(now - settle_period));
         }
         if let (Some(digest), None) = (&put.material, &rejection) {
             let secret_id = row.fields.secret_id.clone();

@@ -273,15 +273,16 @@ impl Resource {
         self.wants.values().sum::<usize>() + self.losses
     }
 
-    /// What was created beyond that.
-    fn too_much(&self, lab: &Lab, all: &[Credential]) -> Option<String> {
+    /// What was created beyond that. One that is gone may still be in the operator's cache when the Secret, which the
+    /// next one uses too, has other material already: what is made of that is inactive, and each material is made once.
+    fn too_much(&self, lab: &Lab, all: &[Credential], is_gone: bool) -> Option<String> {
         let mut created = BTreeMap::<String, Vec<&Credential>>::new();
         for one in all.iter().filter(|one| self.made(one)) {
             created.entry(came_with(lab, one)).or_default().push(one);
         }
         let mut beyond = 0;
         for (material, made) in &created {
-            beyond += made.len().saturating_sub(self.wants.get(material).copied().unwrap_or_default());
+            beyond += made.len().saturating_sub(self.wants.get(material).copied().unwrap_or(usize::from(is_gone)));
             // They are in the order in which they were created.
             for (nth, one) in made.iter().enumerate() {
                 if made[..nth].iter().any(|earlier| is_staged_at(earlier, one.history[0].number)) {
@@ -337,8 +338,11 @@ impl Strays {
 impl Life {
     /// What was created for this life, or active at once, beyond what it asked for.
     fn too_much(&self, lab: &Lab, all: &[Credential]) -> Option<String> {
-        if let Some(what) = self.resources.iter().find_map(|one| one.too_much(lab, all)) {
-            return Some(what);
+        for (nth, one) in self.resources.iter().enumerate() {
+            let is_gone = !self.exists || nth + 1 < self.resources.len();
+            if let Some(what) = one.too_much(lab, all, is_gone) {
+                return Some(what);
+            }
         }
         let own = |credential: &Credential| self.resources.iter().any(|one| one.made(credential));
         let most = lab.simulator.read(|state| state.max_simultaneously_active_of(own));

@@ -343,7 +343,7 @@ impl World {
                 };
                 let before = this.rows.insert(place, (row, now)).map(|(before, _)| before.fields(false));
                 let answered = Answered { own, deleting, sent: Tick(sent), now: Tick(now), before: before.as_ref() };
-                memory.put_answered(&put, &row.as_of(place).row, &answered);
+                memory.put_answered(&put, &row.as_of(place).row, &answered, Duration::from_millis(SETTLE));
                 memory.corrected.sort_unstable();
             }
             Answer::Listed { began_at, rows } => {
