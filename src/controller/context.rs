@@ -204,6 +204,8 @@ pub(super) struct Remembered {
     pub had: u128,
     /// The newest version of the resource that the watch, or the answer to an own write, has shown.
     pub version: u128,
+    /// The API server said that there is no such resource any more: what the cache still shows is older.
+    pub gone: bool,
 }
 
 impl Remembered {

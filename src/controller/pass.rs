@@ -48,8 +48,9 @@ pub(super) async fn reconcile(ctx: &Context, cached: Arc<ToolzzCredential>, lane
     let at_work = ctx.memories.update(&uid, ctx.clock.now(), |remembered| Arc::clone(&remembered.at_work));
     let _at_work = at_work.lock().await;
     let mut pass = Pass::new(ctx, uid, cached, lane);
-    // Who acts on an object that is older than his own last write to it undoes what was recorded.
-    if pass.remember(|remembered| remembered.version) > version(&pass.object) {
+    // Who acts on an object that is older than his own last write to it undoes what was recorded; on one that is gone, he
+    // creates for nobody.
+    if pass.remember(|remembered| remembered.gone || remembered.version > version(&pass.object)) {
         pass.fetch().await;
     }
     pass.material = pass.unchanged();

@@ -140,7 +140,7 @@ impl Pass<'_> {
                 true
             }
             Err(error) if answered(&error, 404) => {
-                self.over = true;
+                self.gone();
                 false
             }
             Err(error) if answered(&error, 409) => {
@@ -166,9 +166,15 @@ impl Pass<'_> {
                 }
                 self.have(object);
             }
-            Ok(_) => self.over = true,
+            Ok(_) => self.gone(),
             Err(error) => self.kubernetes_trouble(&error),
         }
+    }
+
+    /// The watch will tell so too, and end the passes. Until then each begins by asking.
+    fn gone(&mut self) {
+        self.over = true;
+        self.remember(|remembered| remembered.gone = true);
     }
 
     fn api(&self) -> (Api<ToolzzCredential>, String) {
@@ -183,6 +189,7 @@ impl Pass<'_> {
         self.remember(|remembered| {
             remembered.version = remembered.version.max(shown);
             remembered.had = remembered.had.max(shown);
+            remembered.gone = false;
         });
         self.object = Arc::new(object);
         self.read_at = self.ctx.clock.now();
