@@ -265,7 +265,7 @@ fn report(found: &Found, namespaces: &BTreeSet<String>) -> (Result<(), Error>, S
 }
 
 fn join(names: &BTreeSet<impl AsRef<str>>) -> String {
-    names.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")
+    names.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join(", ")
 }
 
 /// Where nobody works who would let resources go.

@@ -89,7 +89,7 @@ impl ConnectFailure {
 
     /// Whether the proxy is what could not be reached.
     pub(super) fn is_on_the_way_to_proxy(error: &reqwest::Error) -> bool {
-        let mut sources = std::iter::successors(error.source(), |source| source.source());
+        let mut sources = std::iter::successors(error.source(), |source| (*source).source());
         sources.any(|source| TO_PROXY.contains(&source.to_string().as_str()))
     }
 
