@@ -22,12 +22,10 @@ use crate::{support::*, tls::certificate};
 /// What a proxy says and nobody may repeat.
 const PROXYS_TEXT: &str = "proxys-text-31c7";
 
-/// Where something listens, and every connection given to `serve`.
-async fn listen<F: Future<Output = std::io::Result<()>> + Send>(
-    serve: impl Fn(TcpStream) -> F + Send + 'static,
-) -> SocketAddr
+/// Where something listens that gives every connection to `serve`.
+async fn listen<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr
 where
-    F: 'static,
+    F: Future<Output = std::io::Result<()>> + Send + 'static,
 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
