@@ -42,7 +42,7 @@ pub(super) struct RunArgs {
     /// Base URL of the Toolzz API.
     #[arg(long, env = "TOOLZZ_API_URL", value_name = "URL", default_value = "https://chat.api.toolzz.com.br/api/v1")]
     api_url: String,
-    /// HTTP proxy (http:// or https://, without user name and password) to reach --api-url through, which must be https:// then. For the connection of these flags only: that of an object is made without. HTTPS_PROXY and its like are not looked at.
+    /// HTTP proxy (http:// or https://, without user name and password) to reach --api-url through, which must be https:// then. For the connection of these flags only: that of an object is made without. HTTPS_PROXY and its like are not used.
     #[arg(long, env = "TOOLZZ_API_PROXY", value_name = "URL")]
     api_proxy: Option<String>,
     /// File with the API token; read again when it changes.
