@@ -73,7 +73,7 @@ impl From<kube::Error> for NoAccess {
     fn from(error: kube::Error) -> Self {
         Self::Client(match error {
             kube::Error::ProxyProtocolDisabled { .. } | kube::Error::ProxyProtocolUnsupported { .. } => {
-                "HTTPS_PROXY or the kubeconfig names a proxy, and the operator uses none"
+                "HTTPS_PROXY or the kubeconfig names a proxy, and the operator uses none for Kubernetes"
             }
             kube::Error::Auth(_) => "the user that the kubeconfig names cannot be used",
             _ => "the certificates or keys of the kubeconfig or the cluster cannot be used",

@@ -17,7 +17,7 @@ use crate::{
     controller,
     kubernetes::NoAccess,
     plan::Settings,
-    remote::{Clock, Config, Connection, Tenure, TokenSource},
+    remote::{Clock, Config, Connection, ProxyError, Tenure, TokenSource},
     runtime::{self, Election, LogFormat, Metrics, Readiness, Share, Shutdown, Standing},
     secrets::Reach,
 };
@@ -42,6 +42,9 @@ pub(super) struct RunArgs {
     /// Base URL of the Toolzz API.
     #[arg(long, env = "TOOLZZ_API_URL", value_name = "URL", default_value = "https://chat.api.toolzz.com.br/api/v1")]
     api_url: String,
+    /// HTTP proxy (http:// or https://, without user name and password) to reach --api-url through, which must be https:// then. For the connection of these flags only: that of an object is made without. HTTPS_PROXY and its like are not used.
+    #[arg(long, env = "TOOLZZ_API_PROXY", value_name = "URL")]
+    api_proxy: Option<String>,
     /// File with the API token; read again when it changes.
     #[arg(long, env = "TOOLZZ_API_TOKEN_FILE", value_name = "FILE")]
     api_token_file: Option<PathBuf>,
@@ -142,6 +145,8 @@ pub(super) enum Error {
     LogLevel(#[from] tracing_subscriber::filter::ParseError),
     #[error("--api-url: {0}")]
     ApiUrl(#[from] crate::remote::ConfigError),
+    #[error("--api-proxy: {0}")]
+    ApiProxy(#[from] ProxyError),
     #[error("{0}")]
     Kubernetes(#[from] NoAccess),
     #[error("--http-addr {addr}: {source}")]
@@ -202,7 +207,10 @@ async fn operate(arguments: RunArgs, traces: Option<&runtime::Traces>) -> Result
         );
     }
     let clock = Clock::start();
+    // Not by the parser of the arguments: that would repeat it.
+    let proxy = arguments.api_proxy.filter(|url| !url.is_empty()).map(|url| url.parse()).transpose()?;
     let config = Config {
+        proxy,
         shares: count,
         request_timeout: request,
         rate_limit: NonZeroU32::new(arguments.rate_limit),

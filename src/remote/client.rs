@@ -111,6 +111,7 @@ pub struct Connection(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     http: reqwest::Client,
     base: Url,
+    /// Where a call goes, for people.
     at: Arc<str>,
     pub(super) config: Config,
     pub(super) token: TokenSource,
@@ -137,7 +138,10 @@ impl Connection {
         base.set_path(&path);
         Ok(Self(Arc::new(Inner {
             http: config.http_client(&base)?,
-            at: host_and_port(&base).into(),
+            at: match config.by_proxy() {
+                Some(proxy) => format!("{} (through the proxy {proxy})", host_and_port(&base)).into(),
+                None => host_and_port(&base).into(),
+            },
             base,
             gate: Gate::new(clock, &config),
             prober: Prober::default(),
@@ -359,7 +363,11 @@ impl Connection {
         began: Tick,
     ) -> Result<(u16, Zeroizing<Vec<u8>>), Failure> {
         let mut response = request.send().await.map_err(|error| match ConnectFailure::of(&error) {
-            Some(failure) => Failure::NotDone(NotDone::Unreachable { operation, at: Arc::clone(&self.0.at), failure }),
+            Some(failure) => {
+                let proxy = self.0.config.by_proxy().filter(|_| ConnectFailure::is_on_the_way_to_proxy(&error));
+                let at = proxy.map_or_else(|| Arc::clone(&self.0.at), |proxy| format!("the proxy {proxy}").into());
+                Failure::NotDone(NotDone::Unreachable { operation, at, failure })
+            }
             None => self.unknown(operation, Lost::Disconnected),
         })?;
         // What a refusal says is nobody's business; the connection is closed over it.

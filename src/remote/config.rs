@@ -6,7 +6,7 @@ use reqwest::{Url, header};
 use thiserror::Error;
 
 use super::{
-    Tenure,
+    Proxy, Tenure,
     address::{Addresses, Checked},
 };
 
@@ -35,6 +35,8 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     /// Which addresses the host may have.
     pub addresses: Addresses,
+    /// What the connection goes through, where the host may have any address: see [`Self::by_proxy`].
+    pub proxy: Option<Proxy>,
     /// Sent as `User-Agent`.
     pub user_agent: String,
     /// How long the integrations are kept once read; a failure is kept for a tenth of it.
@@ -60,6 +62,7 @@ impl Config {
             allow_insecure_http: false,
             allowed_hosts: Vec::new(),
             addresses: Addresses::Any,
+            proxy: None,
             user_agent: concat!("toolzz-operator/", env!("CARGO_PKG_VERSION")).to_owned(),
             catalogue_ttl: Duration::from_secs(600),
             probe_interval: Duration::from_secs(5),
@@ -67,6 +70,11 @@ impl Config {
             tenure: Tenure::unlimited(),
             ca_bundle: None,
         }
+    }
+
+    /// The proxy, where the operator need not see which address the host has: a proxy would choose it.
+    pub fn by_proxy(&self) -> Option<&Proxy> {
+        self.proxy.as_ref().filter(|_| self.addresses == Addresses::Any)
     }
 
     /// The URL, if it is one that may be used.
@@ -87,6 +95,9 @@ impl Config {
         }
         if url.scheme() == "http" && !self.allow_insecure_http && !is_loopback(host) {
             return Err(ConfigError::Insecure { host: host.to_owned() });
+        }
+        if url.scheme() == "http" && self.by_proxy().is_some() {
+            return Err(ConfigError::InsecureByProxy);
         }
         let at = host_and_port(&url);
         let allowed = |entry: &String| entry.eq_ignore_ascii_case(host) || entry.eq_ignore_ascii_case(&at);
@@ -133,6 +144,10 @@ impl Config {
         if self.addresses != Addresses::Any {
             builder = builder.dns_resolver(Checked(self.addresses));
         }
+        let client = |source| ConfigError::Client { source: Arc::new(source) };
+        if let Some(proxy) = self.by_proxy() {
+            builder = builder.proxy(reqwest::Proxy::https(proxy.url()).map_err(client)?);
+        }
         builder = if url.scheme() == "http" {
             // No TLS at all then: must work also where the system has no root certificates.
             builder.tls_certs_only([])
@@ -144,7 +159,7 @@ impl Config {
             }
             builder.https_only(true).tls_certs_merge(extra)
         };
-        builder.build().map_err(|source| ConfigError::Client { source: Arc::new(source) })
+        builder.build().map_err(client)
     }
 }
 
@@ -184,6 +199,11 @@ pub enum ConfigError {
         /// The host.
         host: String,
     },
+    /// `http://` through a proxy.
+    #[error(
+        "with --api-proxy the API URL must begin with https://: the proxy would read the token and all key material"
+    )]
+    InsecureByProxy,
     /// Not on the list.
     #[error("the host {host} is not among the allowed hosts (see --allowed-hosts)")]
     HostNotAllowed {
@@ -248,6 +268,25 @@ mod tests {
             assert!(error.contains(word) && !error.contains("hunter2"), "{url}: {error}");
         }
         assert!(checked("http://api.example", |config| config.allow_insecure_http = true).is_ok());
+    }
+
+    #[test]
+    fn a_proxy_gets_what_it_cannot_read_and_no_choice_of_addresses() {
+        let by_proxy = |addresses| {
+            move |config: &mut Config| {
+                config.proxy = Some("http://proxy.example:3128".parse().unwrap());
+                config.allow_insecure_http = true;
+                config.addresses = addresses;
+            }
+        };
+        assert!(checked("https://api.example", by_proxy(Addresses::Any)).is_ok());
+        for url in ["http://api.example", "http://127.0.0.1:8080"] {
+            let error = checked(url, by_proxy(Addresses::Any)).unwrap_err();
+            assert!(error.contains("--api-proxy"), "{url}: {error}");
+        }
+        for addresses in [Addresses::Public, Addresses::PublicAndPrivate] {
+            assert!(checked("http://api.example", by_proxy(addresses)).is_ok(), "it is no proxy's");
+        }
     }
 
     #[test]

@@ -6,6 +6,12 @@ use thiserror::Error;
 
 use super::address::Refused;
 
+/// What the HTTP library says of the way to a proxy and through it. Its errors have no public type.
+const TO_PROXY: [&str; 2] =
+    ["tunnel error: failed to create underlying connection", "tunnel error: io error establishing tunnel"];
+const PROXY_WANTS_LOGIN: &str = "tunnel error: proxy authorization required";
+const BY_PROXY: &str = "tunnel error: ";
+
 /// Why there was no connection to send a request over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ConnectFailure {
@@ -27,6 +33,12 @@ pub enum ConnectFailure {
     /// Any other problem of TLS.
     #[error("no TLS connection")]
     Tls,
+    /// The proxy answered `CONNECT`, and not that it is done.
+    #[error("the proxy makes no connection to it")]
+    RefusedByProxy,
+    /// The proxy wants to know who asks: 407.
+    #[error("the proxy wants a login, and the operator has none for it")]
+    LoginForProxy,
     /// Anything else, an unreachable network for instance.
     #[error("no connection ({0})")]
     Other(io::ErrorKind),
@@ -56,8 +68,13 @@ impl ConnectFailure {
                         continue;
                     }
                 }
-                // The connector's error has no public type; this is the text it gives that stage.
-                dns |= source.to_string() == "dns error";
+                // Nor has the connector's; this is the text it gives that stage.
+                match source.to_string().as_str() {
+                    "dns error" => dns = true,
+                    PROXY_WANTS_LOGIN => return Self::LoginForProxy,
+                    stage if stage.starts_with(BY_PROXY) && !TO_PROXY.contains(&stage) => return Self::RefusedByProxy,
+                    _ => {}
+                }
                 next = source.source();
             }
             match kind {
@@ -68,6 +85,12 @@ impl ConnectFailure {
                 None => Self::Other(io::ErrorKind::Other),
             }
         })
+    }
+
+    /// Whether the proxy is what could not be reached.
+    pub(super) fn is_on_the_way_to_proxy(error: &reqwest::Error) -> bool {
+        let mut sources = std::iter::successors(error.source(), |source| (*source).source());
+        sources.any(|source| TO_PROXY.contains(&source.to_string().as_str()))
     }
 
     fn of_tls(error: &rustls::Error) -> Self {

@@ -46,7 +46,7 @@ pub enum NotDone {
     Unreachable {
         /// The call.
         operation: Operation,
-        /// Host and port.
+        /// Host and port, and of a proxy where there is one.
         at: Arc<str>,
         /// What failed.
         failure: ConnectFailure,
@@ -209,7 +209,7 @@ impl Refusal {
 pub struct Unknown {
     /// The call.
     pub operation: Operation,
-    /// Host and port.
+    /// Host and port, and of a proxy where there is one.
     pub at: Arc<str>,
     /// How its answer was lost.
     pub lost: Lost,

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The Secret in the operator's namespace.
-const SECRET: &str = "toolzz-operator-installation-key";
+pub(crate) const SECRET: &str = "toolzz-operator-installation-key";
 /// The key in that Secret.
 const FIELD: &str = "key";
 const BYTES: usize = 32;

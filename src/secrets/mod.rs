@@ -14,6 +14,7 @@ use crate::api::Reason;
 
 pub use index::SecretIndex;
 pub use key::InstallationKey;
+pub(crate) use key::SECRET as KEY_SECRET;
 pub use material::Material;
 pub use reach::{Part, Reach};
 pub use read::read;

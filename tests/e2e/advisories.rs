@@ -318,6 +318,15 @@ fn cve_2023_46255_a_url_that_cannot_be_read_is_not_repeated() {
     {
         refusal(&url.replace("KEY", CANARY));
     }
+    let proxy = format!("http://anna:{CANARY}@proxy.example:3128");
+    let output = Command::new(env!("CARGO_BIN_EXE_toolzz-operator"))
+        .args(["run", "--api-proxy", &proxy, "--log-level", "trace"])
+        .env_clear()
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.code() == Some(1) && told.contains("--api-proxy: the proxy's URL must not"), "{told}");
+    search("the refusal", &told);
     // Nor are those that libraries read, nor what else a kubeconfig holds.
     let room = std::env::temp_dir().join(format!("toolzz-46255-{}", std::process::id()));
     std::fs::create_dir_all(&room).unwrap();
@@ -331,7 +340,6 @@ fn cve_2023_46255_a_url_that_cannot_be_read_is_not_repeated() {
     };
     let (good, broken) = (kubeconfig("good", ""), kubeconfig("broken", &format!("extensions: {CANARY}\n  x: [")));
     let collector = format!("http://anna:{CANARY}@[collector");
-    let proxy = format!("http://anna:{CANARY}@proxy.example:3128");
     for (says, variables) in [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", [("KUBECONFIG", &good), ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector)]),
         ("proxy", [("KUBECONFIG", &good), ("HTTPS_PROXY", &proxy)]),

@@ -1,5 +1,10 @@
 //! A tenant's own connections: whose token goes where, and what a tenant cannot reach.
 
+use std::{
+    io::{Read as _, Write as _},
+    sync::{Arc, Mutex},
+};
+
 use serde_json::{Value, json};
 use toolzz_operator::api::{ConnectionStatus, ToolzzConnection, condition};
 use toolzz_simulator::{Simulator, Token, TokenSeen};
@@ -209,6 +214,50 @@ async fn ssrf_a_proxy_of_the_environment_gets_nothing() {
     lab.credential("openai").await;
     lab.until_ready("openai").await;
     assert_eq!(proxy.accept().map_err(|error| error.kind()).err(), Some(std::io::ErrorKind::WouldBlock));
+}
+
+#[tokio::test]
+async fn ssrf_the_proxy_of_the_flags_is_for_their_connection_only() {
+    let mut lab = Lab::empty("apiproxy").await;
+    let own = service("own");
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = proxy.local_addr().unwrap();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let journal = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for mut stream in proxy.incoming().flatten() {
+            let mut head = [0; 1024];
+            // Who hangs up has said enough.
+            let read = stream.read(&mut head).unwrap_or_default();
+            journal.lock().unwrap().push(String::from_utf8_lossy(&head[..read]).into_owned());
+            let _ = stream.write_all(format!("HTTP/1.1 403 {CANARY}\r\n\r\n").as_bytes());
+        }
+    });
+    // Without any there is no TLS; whether the system has some is not the matter here.
+    let authority = lab.directory.join("authority.pem");
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(&authority, made.cert.pem()).unwrap();
+    lab.environment = vec![
+        ("TOOLZZ_API_URL", "https://toolzz.example/api/v1".to_owned()),
+        ("TOOLZZ_API_PROXY", format!("http://{at}")),
+        ("SSL_CERT_FILE", authority.into_os_string().into_string().unwrap()),
+    ];
+    lab.flags.push("--allowed-hosts=127.0.0.1,toolzz.example".to_owned());
+    lab.start_operator();
+    lab.credential_with("by-flags", json!({"type": "llm"})).await;
+    let object = lab.until_reason("by-flags", "ApiUnavailable").await;
+    let says =
+        format!("toolzz.example:443 (through the proxy {at}) cannot be reached: the proxy makes no connection to it");
+    assert!(ready(&object).unwrap().2.contains(&says), "{:?}", ready(&object));
+
+    lab.connect("own", &own.url(), "own").await;
+    lab.credential_with("openai", reference("ToolzzConnection", "own")).await;
+    lab.until_ready("openai").await;
+    assert_only(&own, "own");
+    let asked = asked.lock().unwrap().clone();
+    assert!(!asked.is_empty() && asked.iter().all(|head| head.starts_with("CONNECT toolzz.example:443 ")), "{asked:?}");
+    assert!(lab.simulator.journal().is_empty());
+    lab.assert_no_leak().await;
 }
 
 #[tokio::test]

@@ -57,6 +57,16 @@ async fn what_is_at_toolzz_is_named_until_it_is_gone() {
     lab.kubectl(&["patch", "deployment", "op", "--subresource=status", "--type=merge", "-p", ready]);
     let (_, told) = check(&lab);
     assert!(told.contains(&format!("Deployment/{}/op ", lab.namespace)), "{told}");
+    // Nor does another name of the chart hide one.
+    lab.kubectl(&["label", "--overwrite", "deployment", "op", "app.kubernetes.io/name=other"]);
+    assert!(!check(&lab).1.contains("/op "), "it is none");
+    let args = r#"{"spec":{"template":{"spec":{"containers":[
+        {"name":"op","args":["run","--namespaces=elsewhere","--settle-period=45s"]}]}}}}"#;
+    lab.kubectl(&["patch", "deployment", "op", "--type=strategic", "-p", args]);
+    let (_, told) = check(&lab);
+    assert!(told.contains(&format!("Deployment/{}/op ", lab.namespace)), "{told}");
+    assert!(told.contains("an operator, 1 ready, works in elsewhere"), "{told}");
+    assert!(told.contains("the Secret toolzz-operator-installation-key in "), "{told}");
     for name in ["openai", "kept"] {
         lab.delete(name).await;
         lab.until_gone(name).await;
@@ -84,7 +94,7 @@ async fn what_waits_for_an_operator_that_is_gone_is_named() {
 }
 
 #[tokio::test]
-async fn the_right_to_read_the_resources_of_a_namespace_is_enough() {
+async fn who_may_read_the_resources_of_a_namespace_is_told_of_those_and_what_was_not_looked_at() {
     let lab = Lab::empty("reader").await;
     lab.create(lab.manifest("openai")).await.unwrap();
     lab.set_finalizers("openai", &[toolzz_operator::api::FINALIZER]).await;
@@ -111,6 +121,43 @@ async fn the_right_to_read_the_resources_of_a_namespace_is_enough() {
     let (code, told) = tokio::time::timeout(Duration::from_secs(30), allowed).await.expect("no right to read");
     assert!(code == Some(1) && line(&lab, "openai", &told).starts_with('!'), "{told}");
     assert!(told.contains("No operator at work was seen"), "{told}");
+    let unseen = "the ClusterToolzzConnections, the CustomResourceDefinitions, the Deployments of all namespaces, the Leases \
+                  of all namespaces, the ToolzzConnections of all namespaces, the ToolzzCredentials of all namespaces";
+    assert!(told.contains(&format!("Could not be looked at, by lack of rights: {unseen}.")), "{told}");
+    // Nothing there is not: nothing to lose.
+    lab.set_finalizers("openai", &[]).await;
+    lab.delete("openai").await;
+    lab.until_gone("openai").await;
+    let (code, told) = uninstall(&reader, &args);
+    assert!(code == Some(1) && told.contains("is not known") && !told.contains("Nothing would be lost"), "{told}");
+}
+
+#[tokio::test]
+async fn definitions_that_go_with_the_release_are_a_problem_whatever_namespaces_are_named() {
+    let plane = bare_plane().await;
+    let mut lab = Lab::on(plane, "definitions").await;
+    let helm = |args: &[&str]| {
+        let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/toolzz-operator");
+        let mut command = plane.helm(["upgrade", "--install", "op", chart, "--namespace", "default"]);
+        command.args(["--set", "image.repository=toolzz-operator,token.required=false"]).args(args);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    helm(&["--set", "crds.keep=false"]);
+    lab.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"]);
+    let (code, told) = check(&lab);
+    assert!(code == Some(0) && told.contains("deleted by helm uninstall"), "nothing is there: {told}");
+
+    let asked = std::mem::replace(&mut lab.namespace, plane.unique_namespace("elsewhere").await.unwrap());
+    lab.credential("openai").await;
+    let check = || uninstall(plane.kubeconfig(), &["--check", "--namespace", &asked]);
+    let (code, told) = check();
+    assert!(code == Some(1) && told.contains("would be lost or stuck: 3") && !told.contains("openai"), "{told}");
+
+    helm(&["--set", "crds.keep=true"]);
+    let (code, told) = check();
+    assert!(code == Some(0) && told.contains("annotated to be kept by helm uninstall"), "{told}");
+    assert!(told.contains("helm get manifest op -n default"), "{told}");
 }
 
 #[tokio::test]

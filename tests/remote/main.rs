@@ -5,6 +5,7 @@ mod addresses;
 mod inventory;
 mod outcomes;
 mod pauses;
+mod proxy;
 mod refusals;
 mod secrecy;
 mod support;

@@ -11,8 +11,8 @@ use toolzz_simulator::Simulator;
 
 use crate::support::*;
 
-/// Answers every request with an empty listing, over TLS with a certificate of its own making. Ends with the process.
-fn tls_server() -> (SocketAddr, String) {
+/// A certificate of its own making for `localhost`: for who has it, and for who is to trust it.
+pub fn certificate() -> (Arc<rustls::ServerConfig>, String) {
     install_tls();
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
@@ -20,7 +20,12 @@ fn tls_server() -> (SocketAddr, String) {
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key)
         .unwrap();
-    let config = Arc::new(config);
+    (Arc::new(config), made.cert.pem())
+}
+
+/// Answers every request with an empty listing, over TLS with a certificate of its own making. Ends with the process.
+fn tls_server() -> (SocketAddr, String) {
+    let (config, pem) = certificate();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -36,7 +41,7 @@ fn tls_server() -> (SocketAddr, String) {
             }
         }
     });
-    (address, made.cert.pem())
+    (address, pem)
 }
 
 fn connection(url: String, bundle: Option<String>) -> Result<Connection, ConfigError> {

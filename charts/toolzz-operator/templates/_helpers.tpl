@@ -193,6 +193,9 @@ scope
   "run"
   (printf "--api-url=%s" $values.apiUrl)
 -}}
+{{- with $values.apiProxy -}}
+{{- $args = append $args (printf "--api-proxy=%s" .) -}}
+{{- end -}}
 {{- if include "toolzz-operator.tokenSecretName" . -}}
 {{- $args = append $args (printf "--api-token-file=%s/token" (include "toolzz-operator.tokenDirectory" .)) -}}
 {{- end -}}

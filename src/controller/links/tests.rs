@@ -2,7 +2,11 @@ use kube::core::ObjectMeta;
 use serde_json::json;
 
 use super::*;
-use crate::{api::ClusterToolzzConnection, controller::tests as samples, remote::TokenSource};
+use crate::{
+    api::{Account, ClusterToolzzConnection},
+    controller::tests as samples,
+    remote::TokenSource,
+};
 
 const NAMESPACE: &str = "red";
 const UNITY: &str = "0b8e2d34-0000-4000-8000-000000000002";
@@ -112,6 +116,24 @@ async fn a_tenants_listing_fills_less_of_the_memory_than_the_platforms() {
     };
     assert!(limit(Some(NAMESPACE)) < limit(None));
     assert_eq!(limit(None), links.terms.config.listing_limit);
+}
+
+#[tokio::test]
+async fn what_an_object_names_is_reached_without_the_proxy_of_the_flags() {
+    for allow_private_addresses in [false, true] {
+        let (shared, mut terms) = samples::shared(Share::WHOLE, Arc::default());
+        terms.config.proxy = Some("http://proxy.example:3128".parse().unwrap());
+        terms.config.base_url = "https://api.example".to_owned();
+        terms.allow_private_addresses = allow_private_addresses;
+        assert!(terms.config.by_proxy().is_some());
+        let links = Links::new(shared, terms, None).0;
+        let Object::Cluster(object) = object(1, "Denied") else { panic!() };
+        let account = Account { url: "https://api.example".to_owned(), ..object.spec.account.clone() };
+        for namespace in [None, Some(NAMESPACE.to_owned())] {
+            let key = ConnectionKey { namespace, name: "c".to_owned() };
+            assert_eq!(links.config(&key, &account).unwrap().by_proxy(), None, "{key}");
+        }
+    }
 }
 
 #[tokio::test]
