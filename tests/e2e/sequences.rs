@@ -166,7 +166,10 @@ impl Life {
                         tokio::time::sleep(Duration::from_millis(200)).await;
                     }
                 };
-                tokio::time::timeout(PATIENCE, gone).await.unwrap_or_else(|_| panic!("{} is stuck", self.name));
+                if tokio::time::timeout(PATIENCE, gone).await.is_err() {
+                    print_log_of(lab, &self.name);
+                    panic!("{} is stuck\n    {}", self.name, self.told.join(", "));
+                }
                 self.exists = false;
             }
             7 => self.meddle(lab).await,
@@ -349,6 +352,13 @@ impl Life {
         let allowed = 1 + if self.replaces { self.rotations } else { 0 };
         (most > allowed).then(|| format!("{most} active at once, {allowed} at most were to be"))
     }
+}
+
+/// What the operators wrote of a resource.
+fn print_log_of(lab: &Lab, name: &str) {
+    let (log, quoted) = (lab.log(), format!("\"{name}\""));
+    let about: Vec<&str> = log.lines().filter(|line| line.contains(&quoted)).collect();
+    println!("{}", about.join("\n"));
 }
 
 fn there(lab: &Lab, id: &str) -> Option<Credential> {
@@ -635,9 +645,7 @@ async fn agreed(
             break;
         }
         if begun.elapsed() > PATIENCE {
-            let (log, quoted) = (lab.log(), format!("\"{}\"", left[0].0.name));
-            let about: Vec<&str> = log.lines().filter(|line| line.contains(&quoted)).collect();
-            println!("{}", about.join("\n"));
+            print_log_of(lab, &left[0].0.name);
             for (life, why) in left {
                 fail(Kind::Stuck, format!("{}: {why}\n    {}", life.name, life.told.join(", ")));
             }
