@@ -8,7 +8,7 @@
 //! for everything in it; `TOOLZZ_SEED` with one schedule does a single one again.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     panic::AssertUnwindSafe,
     time::Duration,
@@ -521,15 +521,26 @@ async fn schedule(seed: u64) -> Outcome {
     let order = Disturbance::schedule(seed, &mut dice);
     let mut leader = lab.another_operator();
     let mut other = lab.another_operator();
+    let have_lived = Cell::new(false);
     let disturb = async {
         for disturbance in &order {
             tokio::time::sleep(Duration::from_millis(dice.below(2000))).await;
             find_leader(&lab, &mut leader, &mut other).await;
             disturbance.happen(&lab, &mut leader, &mut other, &mut dice).await;
         }
+        // A machine that stands still for a while ends leaders too, and who waits for a deletion needs one.
+        while !have_lived.get() {
+            find_leader(&lab, &mut leader, &mut other).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
         order.iter().map(|one| (*one, 1)).collect()
     };
-    let (lives, disturbed) = tokio::join!(live_all(&lab, Life::some(SCHEDULE.0, seed), SCHEDULE.1, 2500), disturb);
+    let live = async {
+        let lives = live_all(&lab, Life::some(SCHEDULE.0, seed), SCHEDULE.1, 2500).await;
+        have_lived.set(true);
+        lives
+    };
+    let (lives, disturbed) = tokio::join!(live, disturb);
     agreed(&lab, seed, lives, disturbed, Some((&mut leader, &mut other))).await
 }
 
@@ -631,7 +642,6 @@ async fn agreed(
     };
     let begun = std::time::Instant::now();
     loop {
-        // A machine that stands still for a while ends leaders too.
         if let Some((leader, other)) = &mut pair {
             find_leader(lab, leader, other).await;
         }
