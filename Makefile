@@ -120,7 +120,7 @@ image: ## target/image.tar: an OCI image of the release binary, made and tried w
 	$(CARGO) build --release --locked --package toolzz-operator --bin toolzz-operator
 	@$(IMAGE_TOOLS) hack/image.sh "$(TARGET)/release/toolzz-operator" "$(TARGET)/image.tar"
 
-release: $(CYCLONEDX) ## dist/: the binary, built twice to the same bytes, its SBOM, its image, the chart, checksums; TAG=v1.2.3 must be the version
+release: $(CYCLONEDX) ## dist/: the binary, built twice to the same bytes, an SBOM, its image, the chart, what built it, checksums; TAG=v1.2.3 must be the version
 	$(CARGO) run --quiet -p test-controlplane -- build helm umoci root-certificates
 	@# TAG comes by the environment: a name of a tag is no text for a shell.
 	@$(IMAGE_TOOLS) PATH="$(dir $(CYCLONEDX)):$$PATH" HELM="$$($(TOOL) helm)" CARGO="$(CARGO)" hack/release.sh

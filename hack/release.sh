@@ -4,7 +4,8 @@
 # The binary is built twice, from two copies of the commit in two places and with the crates in two places, and must come out
 # the same to the byte. So must SBOM, image and chart. What can differ between two builds is taken away: the time, the file
 # modes, and the places of sources, crates, toolchain and output. What must be the same is pinned: rust-toolchain.toml,
-# Cargo.lock. The linker and the C compiler (for ring) are the machine's.
+# Cargo.lock. The C compiler (for ring and for linking), the C library and the tools beside them are the machine's: BUILDINFO
+# says which.
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -59,12 +60,14 @@ build() {
         "$cargo" build --release --locked --package toolzz-operator --bin toolzz-operator
         install -m 755 "$output/release/toolzz-operator" "$dist/toolzz-operator-$version-$host"
         # Of the clone, which can name the commit.
-        "$clone/hack/image.sh" "$output/release/toolzz-operator" "$dist/toolzz-operator-$version-$host.oci.tar"
+        "$clone/hack/image.sh" "$output/release/toolzz-operator" "$dist/toolzz-operator-$version-$host.oci.tar" \
+            "$output/components.json"
 
         # Next to the manifest; with SOURCE_DATE_EPOCH it has the commit's time and no serial number. The ids of the
-        # workspace's own crates are their places.
+        # workspace's own crates are their places. It knows of crates only: what else is in the image is added.
         "$cargo" cyclonedx --quiet --format json --spec-version 1.5 --target "$host" --override-filename sbom
-        sed "s#$sources#/sources#g" sbom.json > "$dist/toolzz-operator-$version-$host.cdx.json"
+        sed "s#$sources#/sources#g" sbom.json | jq --slurpfile more "$output/components.json" '.components += $more[0]' \
+            > "$dist/toolzz-operator-$version-$host.cdx.json"
 
         "$helm" package --destination "$dist" charts/toolzz-operator
     ) >&2
@@ -74,7 +77,18 @@ build one
 build another/deeper/place
 one=$work/one/dist
 diff -rq "$one" "$work/another/deeper/place/dist" || die "two builds of one commit differ"
-grep -q '"bomFormat": "CycloneDX"' "$one"/*.cdx.json || die "no SBOM"
+jq --exit-status '.bomFormat == "CycloneDX" and ([.components[].properties[]?.value | select(test("/libc.so|ca-certificates"))]
+    | length == 2)' "$one"/*.cdx.json > /dev/null || die "no SBOM, or one without what is in the image"
+{
+    echo "commit: $(git rev-parse HEAD)"
+    (. /etc/os-release && echo "machine: $PRETTY_NAME")
+    rustc --version --verbose
+    cc --version | sed -n 1p
+    ld --version | sed -n 1p
+    getconf GNU_LIBC_VERSION
+    # Which linker it was, in its own words: rustc brings one.
+    readelf --string-dump=.comment "$one/toolzz-operator-$version-$host" | sed -n 's/^ *\[ *[0-9a-f]*\] *//p'
+} > "$one/BUILDINFO"
 for place in "$work" "$crates" "$toolchain"; do
     for file in "$one"/*; do
         # 1: looked at, and not there.

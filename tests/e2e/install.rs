@@ -12,7 +12,11 @@ use serde_json::{Value, json};
 use test_controlplane::{ControlPlane, Options, schemas, tool};
 use toolzz_simulator::DEFAULT_TOKEN;
 
-use super::{chart::as_installed, support::*};
+use super::{
+    chart::as_installed,
+    docs::{Page, ROOT, files},
+    support::*,
+};
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/toolzz-operator");
 /// The chart before this one, as it was packaged.
@@ -150,6 +154,66 @@ async fn the_checkers_accept_the_objects_of_every_set_of_values() {
                 assert!(reasons.contains(&format!("\n| {check} | ")), "{check} is ignored without a reason");
             }
         }
+    }
+}
+
+/// The manifest of this kind.
+fn example(text: &str, kind: &str) -> Value {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
+    documents.into_iter().find(|document| document["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
+}
+
+#[tokio::test]
+async fn flux_understands_its_example() {
+    let lab = Lab::empty("flux").await;
+    let folder = lab.directory.join("schemas");
+    let known = [
+        ("flux-source-crds", "source.toolkit.fluxcd.io_ocirepositories.yaml"),
+        ("flux-kustomize-crds", "kustomize.toolkit.fluxcd.io_kustomizations.yaml"),
+        ("flux-helm-crds", "helm.toolkit.fluxcd.io_helmreleases.yaml"),
+    ];
+    let known = known.map(|(folder, name)| tool(folder).unwrap().join(name));
+    schemas::write(&lab.plane.client().await.unwrap(), &known, &folder).await.unwrap();
+    let check = |text: &str| {
+        let mut kubeconform = Command::new(tool("kubeconform").unwrap());
+        kubeconform.args(["-strict", "-summary", "-schema-location", &schemas::location(&folder)]);
+        let (accepted, said) = fed(kubeconform, text);
+        (accepted && said.contains("Invalid: 0, Errors: 0, Skipped: 0"), said)
+    };
+    let files = [files("integrations/flux", "yaml"), files("integrations/flux/operator", "yaml")].concat();
+    assert_eq!(files.len(), 2, "{files:?}");
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let (accepted, said) = check(&text);
+        assert!(accepted, "{}: {said}", file.display());
+        // It would have seen it: each field of metadata and spec, misspelt.
+        let field = |line: &&str| line.strip_prefix("  ").is_some_and(|rest| !rest.starts_with([' ', '#']));
+        for line in text.lines().filter(field) {
+            let misspelt = text.replacen(&format!("\n{line}"), &format!("\n{}", line.replacen(':', "e:", 1)), 1);
+            assert!(!check(&misspelt).0, "{}: {line}", file.display());
+        }
+    }
+}
+
+#[test]
+fn the_gitops_examples_name_this_chart_and_values_that_it_takes() {
+    let read = |path: &str| fs::read_to_string(Path::new(ROOT).join(path)).unwrap();
+    let flux = read("integrations/flux/operator/operator.yaml");
+    let argo = Page::read("docs/argocd.md");
+    let argo = argo.blocks.iter().find(|block| block.text.contains("chart: toolzz-operator")).unwrap();
+    let argo = example(&argo.text, "Application");
+    let chart: Value = serde_saphyr::from_str(&read("charts/toolzz-operator/Chart.yaml")).unwrap();
+
+    assert_eq!(example(&flux, "OCIRepository")["spec"]["ref"], json!({"tag": chart["version"]}));
+    assert_eq!(argo["spec"]["source"]["targetRevision"], chart["version"]);
+    // What is pruned with the namespace is the installation key.
+    let annotations = &example(&flux, "Namespace")["metadata"]["annotations"];
+    assert_eq!(annotations["kustomize.toolkit.fluxcd.io/prune"], "disabled");
+    for values in [&example(&flux, "HelmRelease")["spec"]["values"], &argo["spec"]["source"]["helm"]["valuesObject"]] {
+        let mut template = Command::new(tool("helm").unwrap());
+        template.args(["template", "op", CHART, "-f", "-"]);
+        let (taken, said) = fed(template, &values.to_string());
+        assert!(taken && said.contains("registry.example.com/toolzz-operator:"), "{values}: {said}");
     }
 }
 

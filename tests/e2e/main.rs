@@ -36,4 +36,5 @@ mod support;
 mod targets;
 mod traces;
 mod uninstall;
+mod workflows;
 mod workloads;

@@ -7,7 +7,7 @@
 /// A Go module of ours whose `go.mod` and `go.sum` pin the tools in it.
 #[derive(Debug)]
 pub(crate) struct Module {
-    /// Folder below `tools/`, and beginning of the folder in the cache.
+    /// Folder below `tools/`, where no other module is pinned there too, and beginning of the folder in the cache.
     pub(crate) name: &'static str,
     pub(crate) go_mod: &'static str,
     pub(crate) go_sum: &'static str,
@@ -56,10 +56,11 @@ const KUBECONFORM: (&str, &str) = sums!("kubeconform");
 const KUBE_SCORE: (&str, &str) = sums!("kube-score");
 const PROMTOOL: (&str, &str) = sums!("promtool");
 const PROMETHEUS_OPERATOR: (&str, &str) = sums!("prometheus-operator");
+const FLUX: (&str, &str) = sums!("flux");
 const HEALTH: (&str, &str) = sums!("health");
 const IMAGE: (&str, &str) = sums!("image");
 
-pub(crate) const MODULES: [Module; 11] = [
+pub(crate) const MODULES: [Module; 14] = [
     Module {
         tools: &[tool("etcd", "go.etcd.io/etcd/server/v3", 50)],
         ..module("etcd", ETCD, "go.etcd.io/etcd/server/v3")
@@ -110,12 +111,21 @@ pub(crate) const MODULES: [Module; 11] = [
         ..module("promtool", PROMTOOL, "github.com/prometheus/prometheus")
     },
     Module {
-        tools: &[Tool {
-            name: "prometheus-operator-crds",
-            origin: Origin::Folder("example/prometheus-operator-crd"),
-            cold_seconds: 5,
-        }],
+        tools: &[folder("prometheus-operator-crds", "example/prometheus-operator-crd")],
         ..module("prometheus-operator", PROMETHEUS_OPERATOR, "github.com/prometheus-operator/prometheus-operator")
+    },
+    // Three modules of Flux, pinned in one file.
+    Module {
+        tools: &[folder("flux-source-crds", "config/crd/bases")],
+        ..module("flux-source", FLUX, "github.com/fluxcd/source-controller")
+    },
+    Module {
+        tools: &[folder("flux-kustomize-crds", "config/crd/bases")],
+        ..module("flux-kustomize", FLUX, "github.com/fluxcd/kustomize-controller")
+    },
+    Module {
+        tools: &[folder("flux-helm-crds", "config/crd/bases")],
+        ..module("flux-helm", FLUX, "github.com/fluxcd/helm-controller")
     },
     Module {
         files: &[
@@ -141,6 +151,10 @@ const fn module(name: &'static str, sums: (&'static str, &'static str), source: 
 
 const fn tool(name: &'static str, package: &'static str, cold_seconds: u64) -> Tool {
     Tool { name, origin: Origin::Package(package), cold_seconds }
+}
+
+const fn folder(name: &'static str, path: &'static str) -> Tool {
+    Tool { name, origin: Origin::Folder(path), cold_seconds: 5 }
 }
 
 /// All tools, in the order in which they are built.
