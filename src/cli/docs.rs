@@ -44,21 +44,21 @@ fn reasons() -> String {
     text
 }
 
-/// The alerts of the chart, in their order. That each has these lines is checked by `make check`.
+/// The alerts of the chart, in their order. That each has these lines, and a runbook, is checked by `make check`.
 fn runbooks() -> String {
     let mut text = format!(
         "{GENERATED}# Runbooks\n\nThe alerts of `charts/toolzz-operator/files/alerts.yaml`. What all of them have in common: \
          [monitoring](../monitoring.md).\n\n| alert | severity | fires when | runbook |\n| --- | --- | --- | --- |\n"
     );
+    let mut runbook = String::new();
     for line in include_str!("../../charts/toolzz-operator/files/alerts.yaml").lines().map(str::trim) {
         if let Some(alert) = line.strip_prefix("- alert: ") {
+            runbook = format!("{alert}.md");
             let _ = write!(text, "| `{alert}` |");
         } else if let Some(severity) = line.strip_prefix("severity: ") {
             let _ = write!(text, " {severity} |");
         } else if let Some(summary) = line.strip_prefix("summary: ") {
-            let _ = write!(text, " {summary} |");
-        } else if let Some(runbook) = line.strip_prefix("runbook_url: docs/runbooks/") {
-            let _ = writeln!(text, " [{runbook}]({runbook}) |");
+            let _ = writeln!(text, " {summary} | [{runbook}]({runbook}) |");
         }
     }
     text

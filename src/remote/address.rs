@@ -30,6 +30,12 @@ enum Kind {
     Other,
 }
 
+/// Where clouds give out credentials and run their agents, beside 169.254/16. The chart's NetworkPolicy leaves out the same.
+const CLOUDS_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16)];
+/// The same, of two clouds, beside fe80::/10.
+const CLOUDS_V6: [Ipv6Addr; 2] =
+    [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)];
+
 impl Addresses {
     /// Whether it may be used.
     pub fn permit(self, address: IpAddr) -> bool {
@@ -58,8 +64,7 @@ fn kind(address: IpAddr) -> Kind {
 /// Source: IANA IPv4 Special-Purpose Address Registry (RFC 6890).
 fn kind_v4(address: Ipv4Addr) -> Kind {
     match address.octets() {
-        // Where clouds give out credentials and run their agents, beside 169.254/16.
-        [100, 100, 100, 200] | [168, 63, 129, 16] => Kind::Other,
+        _ if CLOUDS_V4.contains(&address) => Kind::Other,
         [10 | 127, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => Kind::Private,
         [0 | 224.., ..]
         | [169, 254, ..]
@@ -86,8 +91,7 @@ fn kind_v6(address: Ipv6Addr) -> Kind {
         [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
             embedded(high, low)
         }
-        // The same, of two clouds.
-        [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254] => Kind::Other,
+        _ if CLOUDS_V6.contains(&address) => Kind::Other,
         // Unique local.
         [0xfc00..=0xfdff, ..] => Kind::Private,
         // IETF protocol assignments (Teredo among them), documentation.
@@ -132,6 +136,25 @@ mod tests {
         assert_eq!(Addresses::PublicAndPrivate.of(all(&mixed)), Ok(all(&private)));
         assert_eq!(Addresses::Public.of(all(&["10.0.0.1", "::1"])), Err(Refused));
         assert_eq!(Addresses::Public.of(Vec::new()), Ok(Vec::new()), "a name without addresses");
+    }
+
+    /// Both lists are kept by hand.
+    #[test]
+    fn the_charts_network_policy_leaves_out_where_clouds_give_out_credentials() {
+        let chart = include_str!("../../charts/toolzz-operator/values.yaml");
+        let values: serde_json::Value = serde_saphyr::from_str(chart).unwrap();
+        let v4 = CLOUDS_V4.iter().map(|address| format!("{address}/32"));
+        let v6 = CLOUDS_V6.iter().map(|address| format!("{address}/128"));
+        let mut known: Vec<String> = ["169.254.0.0/16", "fe80::/10"].map(str::to_owned).into();
+        known.extend(v4.chain(v6));
+        known.sort();
+        for peers in ["apiServer", "toolzz"] {
+            let blocks = values["networkPolicy"][peers]["to"].as_array().unwrap().iter();
+            let except = blocks.flat_map(|peer| peer["ipBlock"]["except"].as_array().unwrap());
+            let mut except: Vec<&str> = except.map(|range| range.as_str().unwrap()).collect();
+            except.sort_unstable();
+            assert_eq!(except, known, "{peers}");
+        }
     }
 
     #[test]

@@ -9,6 +9,9 @@ use toolzz_simulator::DEFAULT_TOKEN;
 
 use super::support::*;
 
+/// The value that must be set beside the token.
+pub const IMAGE: &str = "image.repository=registry.example.com/toolzz-operator";
+
 /// Starts the operator as the chart with these values does.
 pub async fn start_as_chart(lab: &mut Lab, values: &str) {
     let command = as_chart(lab, values).await;
@@ -27,7 +30,7 @@ pub async fn as_chart(lab: &Lab, values: &str) -> Command {
     kubectl(&["label", "namespace", &namespace, "pod-security.kubernetes.io/enforce=restricted"]);
     let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/toolzz-operator");
     let set = format!(
-        "apiUrl={},token.value={DEFAULT_TOKEN},crds.enabled=false,settlePeriod=3s,requestTimeout=2s,{values}",
+        "apiUrl={},token.value={DEFAULT_TOKEN},{IMAGE},crds.enabled=false,settlePeriod=3s,requestTimeout=2s,{values}",
         lab.simulator.url()
     );
     let rendered =
@@ -35,7 +38,7 @@ pub async fn as_chart(lab: &Lab, values: &str) -> Command {
     assert!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
     let file = lab.directory.join("chart.yaml");
     std::fs::write(&file, &rendered.stdout).unwrap();
-    let applied = lab.plane.kubectl(["apply", "--server-side", "--force-conflicts", "-f"]).arg(&file).output().unwrap();
+    let applied = lab.plane.kubectl(["apply", "--server-side", "-f"]).arg(&file).output().unwrap();
     let warnings = String::from_utf8_lossy(&applied.stderr).into_owned();
     assert!(applied.status.success() && !warnings.contains("PodSecurity"), "{warnings}");
     as_installed(lab).await
@@ -164,7 +167,7 @@ async fn until_out_of_reach(lab: &Lab) {
 /// What the chart makes of these values, or what it says against them.
 async fn rendered(values: &str) -> Result<String, String> {
     let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/toolzz-operator");
-    let set = format!("token.value={DEFAULT_TOKEN},{values}");
+    let set = format!("token.value={DEFAULT_TOKEN},{IMAGE},{values}");
     let output = plane().await.helm(["template", "op", chart, "--set", &set]).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }

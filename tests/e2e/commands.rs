@@ -70,6 +70,9 @@ impl Reader {
             "SECRET" => "toolzz-api-token",
             "FILE" => "token",
             "IMAGE" => "registry.example.com/toolzz-operator",
+            "UUID-OF-THE-OWNER" => USER,
+            "UUID-OF-THE-UNITY" => UNITY,
+            "UUID-OF-THE-INTEGRATION" => "9a770001-0000-4000-8000-000000000001",
             other => other,
         }
     }
@@ -83,8 +86,8 @@ impl Reader {
         filled.collect()
     }
 
-    /// What was typed and said, if it failed.
-    fn types(&self, text: &str) -> Result<(), String> {
+    /// What was said; what was typed and said, if it failed.
+    fn types(&self, text: &str) -> Result<String, String> {
         let text = self.filled(text);
         let output = Command::new("timeout")
             .args(["5m", "bash", "-euo", "pipefail", "-c", &format!("{ANSWERS}{text}")])
@@ -96,15 +99,23 @@ impl Reader {
             .stdin(Stdio::null())
             .output()
             .unwrap();
-        if output.status.success() {
-            return Ok(());
-        }
         let [said, complained] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+        if output.status.success() {
+            return Ok(said.into_owned());
+        }
         Err(format!("{}\n{text}{said}{complained}", output.status))
     }
 
+    /// Installs the chart for the room, where the definitions are there already.
+    fn installs(&self) {
+        let install = "helm install toolzz-operator charts/toolzz-operator --set image.repository=IMAGE \
+             --set token.existingSecret.name=toolzz-api-token --set crds.enabled=false \
+             --set scope=namespaces --set 'namespaces={NAMESPACE}'";
+        self.types(install).unwrap();
+    }
+
     fn follows(&self, page: &Page, block: &Block) -> Result<(), String> {
-        self.types(&block.text).map_err(|error| format!("{}:{}: {error}", page.path.display(), block.line))
+        self.types(&block.text).map(drop).map_err(|error| format!("{}:{}: {error}", page.path.display(), block.line))
     }
 }
 
@@ -128,11 +139,10 @@ async fn what_the_pages_say_about_resources_works() {
     let ready = format!(
         "kubectl apply --server-side {kinds}
          kubectl wait --for=condition=Established --timeout=60s {kinds}
-         helm install toolzz-operator charts/toolzz-operator --set token.existingSecret.name=toolzz-api-token \
-           --set crds.enabled=false --set scope=namespaces --set 'namespaces={{NAMESPACE}}'
          kubectl apply -f examples"
     );
     reader.types(&ready).unwrap();
+    reader.installs();
     lab.flags.push("--leader-elect".to_owned());
     lab.start_operator();
     lab.until_ready("openai").await;
@@ -146,6 +156,21 @@ async fn what_the_pages_say_about_resources_works() {
     }
     assert!(failed.is_empty(), "{}", failed.join("\n\n"));
     assert!(run >= 20, "{run}");
+}
+
+#[tokio::test]
+async fn what_a_release_prints_works_when_it_is_pasted() {
+    let mut lab = Lab::empty("notes").await;
+    let reader = Reader::of(&lab);
+    reader.installs();
+    lab.start_operator();
+    let notes = reader.types("helm get notes toolzz-operator").unwrap();
+    // All at once, but for what waits for a pod.
+    let commands = notes.split("\n\n").filter(|text| text.starts_with("kubectl ") && !text.contains("rollout"));
+    let pasted = commands.collect::<Vec<_>>().join("\n");
+    assert_eq!(pasted.lines().filter(|line| line.starts_with("kubectl ")).count(), 4, "{notes}");
+    let said = reader.types(&pasted).unwrap();
+    assert!(said.contains("toolzzcredential.toolzz.com.br/openai condition met"), "{said}");
 }
 
 #[tokio::test]

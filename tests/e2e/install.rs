@@ -9,11 +9,11 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use test_controlplane::{ControlPlane, Options, schemas, tool};
+use test_controlplane::{schemas, tool};
 use toolzz_simulator::DEFAULT_TOKEN;
 
 use super::{
-    chart::as_installed,
+    chart::{IMAGE, as_installed},
     docs::{Page, ROOT, files},
     support::*,
 };
@@ -55,45 +55,46 @@ fn versions(lab: &Lab) -> BTreeMap<String, String> {
     listed["items"].as_array().unwrap().iter().map(version).collect()
 }
 
+/// What whoever installs the chart in this room sets.
+fn values(lab: &Lab) -> String {
+    format!(
+        "apiUrl={},token.value={DEFAULT_TOKEN},{IMAGE},settlePeriod=3s,requestTimeout=2s,rateLimit=0",
+        lab.simulator.url()
+    )
+}
+
+/// Starts what the pod of the release would start, when the definitions are there.
+async fn start(lab: &mut Lab) {
+    let selector = "app.kubernetes.io/name=toolzz-operator";
+    lab.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "-l", selector]);
+    lab.operator = Some(Operator::spawn(as_installed(lab).await, &lab.directory.join("operator.log")));
+}
+
+fn end(lab: &mut Lab) {
+    assert_eq!(lab.operator.take().unwrap().terminate(), Some(0));
+}
+
 #[tokio::test]
 async fn a_release_comes_is_upgraded_goes_and_comes_again_and_nothing_is_lost() {
     let _turn = turn().await;
     // Bare: the definitions come with the release.
-    let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start(Options::default()).await.unwrap()));
+    let plane = bare_plane().await;
     let mut lab = Lab::on(plane, "release").await;
-    let values = format!(
-        "apiUrl={},token.value={DEFAULT_TOKEN},settlePeriod=3s,requestTimeout=2s,rateLimit=0",
-        lab.simulator.url()
-    );
-    let namespace = lab.namespace.clone();
-    let helm = |verb: &str, chart: Option<&str>| {
-        let mut command = plane.helm([verb, "op"]);
-        command.args(chart).args(["--namespace", &namespace]);
-        if chart.is_some() {
-            command.args(["--set", &values]);
-        }
+    let (namespace, values) = (lab.namespace.clone(), values(&lab));
+    let helm = |verb: &str, more: &[&str]| {
+        let mut command = plane.helm([verb, "op", "--namespace", &namespace]);
+        command.args(more);
         output(command)
     };
-    let start = async |lab: &mut Lab| {
-        let wait = [
-            "wait",
-            "--for=condition=Established",
-            "--timeout=60s",
-            "crd",
-            "-l",
-            "app.kubernetes.io/name=toolzz-operator",
-        ];
-        output(plane.kubectl(wait));
-        lab.operator = Some(Operator::spawn(as_installed(lab).await, &lab.directory.join("operator.log")));
-    };
-    let end = |lab: &mut Lab| assert_eq!(lab.operator.take().unwrap().terminate(), Some(0));
+    // As docs/upgrade.md says: what was set with the version before stays.
+    let upgrade = || helm("upgrade", &[CHART, "--reset-then-reuse-values"]);
 
-    helm("install", Some(FORMER));
+    helm("install", &[FORMER, "--set", &values]);
     start(&mut lab).await;
     lab.credential("openai").await;
     let before = lab.until_ready("openai").await.status.unwrap();
 
-    helm("upgrade", Some(CHART));
+    upgrade();
     end(&mut lab);
     start(&mut lab).await;
     lab.edit("openai", json!({"name": "Renamed"})).await;
@@ -102,19 +103,52 @@ async fn a_release_comes_is_upgraded_goes_and_comes_again_and_nothing_is_lost() 
     // The same once more changes nothing.
     let installed = versions(&lab);
     assert!(installed.len() > 8, "{installed:?}");
-    helm("upgrade", Some(CHART));
+    upgrade();
     assert_eq!(versions(&lab), installed);
 
     // What users have made stays, and the definitions with it.
-    helm("uninstall", None);
+    helm("uninstall", &[]);
     end(&mut lab);
     assert!(lab.api().get("openai").await.unwrap().metadata.deletion_timestamp.is_none());
     assert_eq!(lab.simulator.active_named("Renamed").len(), 1);
-    helm("install", Some(CHART));
+    helm("install", &[CHART, "--set", &values]);
     start(&mut lab).await;
     lab.secret("openai", &[("key", &key_material("new"))]).await;
     lab.until_reason("openai", "Rotated").await;
     assert_eq!(lab.simulator.counts(toolzz_simulator::Operation::Create).committed, 2, "one for each material");
+    lab.delete("openai").await;
+    lab.until_gone("openai").await;
+    lab.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn applied_on_the_server_it_is_upgraded_and_applied_again_without_a_conflict() {
+    let _turn = turn().await;
+    let plane = bare_plane().await;
+    let mut lab = Lab::on(plane, "applied").await;
+    let (namespace, values) = (lab.namespace.clone(), values(&lab));
+    let file = lab.directory.join("chart.yaml");
+    let apply = |chart: &str| {
+        let template = ["template", "op", chart, "--namespace", &namespace, "--skip-tests", "--set", &values];
+        fs::write(&file, output(plane.helm(template))).unwrap();
+        output(plane.kubectl(["apply", "--server-side", "-f", file.to_str().unwrap()]))
+    };
+    apply(FORMER);
+    start(&mut lab).await;
+    lab.credential("openai").await;
+    let before = lab.until_ready("openai").await.status.unwrap();
+
+    apply(CHART);
+    end(&mut lab);
+    start(&mut lab).await;
+    lab.edit("openai", json!({"name": "Renamed"})).await;
+    let after = lab.until_reason("openai", "Updated").await.status.unwrap();
+    assert_eq!((before.id, before.virtual_key), (after.id, after.virtual_key));
+
+    let applied = versions(&lab);
+    assert!(applied.len() > 8, "{applied:?}");
+    apply(CHART);
+    assert_eq!(versions(&lab), applied);
     lab.delete("openai").await;
     lab.until_gone("openai").await;
     lab.assert_no_leak().await;

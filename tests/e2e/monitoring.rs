@@ -97,6 +97,34 @@ async fn alerts_and_dashboard_ask_for_metrics_that_there_are() {
     }
 }
 
+#[test]
+fn the_panel_of_leaders_asks_what_the_alerts_ask() {
+    let bare = |text: &str| -> String {
+        text.replace(r#"{namespace=~"$namespace", job=~"$job"}"#, "").split_whitespace().collect()
+    };
+    let all: Vec<_> = expressions().into_iter().map(|(place, expression)| (place, bare(&expression))).collect();
+    for alert in ["ToolzzOperatorLeaderMissing", "ToolzzOperatorSeveralLeaders"] {
+        let (_, asked) = all.iter().find(|(place, _)| place == alert).unwrap();
+        let mut panels = all.iter().filter(|(place, _)| place == "a panel");
+        assert!(panels.any(|(_, panel)| panel.contains(asked)), "{alert}: no panel asks for {asked}");
+    }
+}
+
+/// Of a unity that several shards read, each sees the same strays.
+#[test]
+fn strays_are_not_added_up_over_the_pods_of_an_installation() {
+    let (name, mut seen) = ("toolzz_operator_stray_credentials", 0);
+    for (place, expression) in expressions() {
+        for (at, _) in expression.match_indices(name) {
+            seen += 1;
+            let before = &expression[..at];
+            let ways = ["max by (namespace, job) (", "max by (namespace, job) (max_over_time("];
+            assert!(ways.iter().any(|way| before.ends_with(way)), "{place}: {expression}");
+        }
+    }
+    assert_eq!(seen, 3);
+}
+
 /// Every text between quotes in the sources: values of labels, and what is logged.
 fn literals() -> String {
     let sources = super::docs::everywhere("rs").into_iter().filter(|path| path.starts_with("src"));

@@ -61,10 +61,11 @@ true
 
 {{- define "toolzz-operator.image" -}}
 {{- with .Values.image -}}
+{{- $repository := required "image.repository: name the operator's image with its registry, such as registry.example.com/toolzz-operator" .repository -}}
 {{- if .digest -}}
-{{ .repository }}@{{ .digest }}
+{{ $repository }}@{{ .digest }}
 {{- else -}}
-{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}
+{{ $repository }}:{{ .tag | default $.Chart.AppVersion }}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -247,7 +247,7 @@ fn install(plane: &ControlPlane, url: &str) -> Result<Vec<String>> {
     kubectl(&["apply", "--server-side", "-f", &crds])?;
     kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "-f", &crds])?;
     let chart = root.join("charts/toolzz-operator").display().to_string();
-    let set = format!("apiUrl={url},token.value=none,crds.enabled=false");
+    let set = format!("apiUrl={url},token.value=none,image.repository=toolzz-operator,crds.enabled=false");
     let rendered = output(plane.helm(["template", "op", &chart, "-n", HOME, "--skip-tests", "--set", &set]))?;
     let file = plane.directory().join("chart.yaml");
     fs::write(&file, rendered).map_err(Error::file(&file))?;
