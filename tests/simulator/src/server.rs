@@ -14,7 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -42,6 +42,9 @@ pub(crate) enum Command {
 #[error("connection closed on purpose")]
 struct Closed;
 
+/// How many may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
 /// Serves until `commands` ends.
 pub(crate) async fn serve(
     listener: TcpListener,
@@ -49,7 +52,7 @@ pub(crate) async fn serve(
     shared: Arc<Shared>,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
-    let mut listener = Some(listener);
+    let (mut listener, mut held) = (Some(listener), None);
     let mut connections = JoinSet::new();
     let leave = watch::Sender::new(());
     loop {
@@ -58,21 +61,25 @@ pub(crate) async fn serve(
                 None => break,
                 Some(Command::Down(done)) => {
                     listener = None;
+                    held = hold(address).ok();
                     connections.shutdown().await;
                     let _ = done.send(Ok(()));
                 }
                 Some(Command::Leave(done)) => {
                     listener = None;
+                    held = hold(address).ok();
                     leave.send_replace(());
                     // Until none is left that has not been told.
                     leave.closed().await;
                     let _ = done.send(Ok(()));
                 }
                 Some(Command::Up(done)) => {
-                    let result = if listener.is_some() { Ok(()) } else {
-                        TcpListener::bind(address).await.map(|again| listener = Some(again))
+                    let again = match (&listener, held.take()) {
+                        (Some(_), _) => Ok(()),
+                        (None, Some(socket)) => socket.listen(BACKLOG).map(|again| listener = Some(again)),
+                        (None, None) => TcpListener::bind(address).await.map(|again| listener = Some(again)),
                     };
-                    let _ = done.send(result);
+                    let _ = done.send(again);
                 }
                 Some(Command::Disconnect(done)) => {
                     connections.shutdown().await;
@@ -87,6 +94,15 @@ pub(crate) async fn serve(
             Some(_) = connections.join_next() => {}
         }
     }
+}
+
+/// Keeps a port whose listener is gone: who connects is refused, and nobody else of this machine is given it meanwhile.
+fn hold(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Connections that have just ended are still on it.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 async fn accept(listener: Option<&TcpListener>) -> io::Result<TcpStream> {
