@@ -74,6 +74,25 @@ fn end(lab: &mut Lab) {
     assert_eq!(lab.operator.take().unwrap().terminate(), Some(0));
 }
 
+/// What users make with the former chart outlives the upgrade, which once more changes nothing.
+async fn outlives(lab: &mut Lab, upgrade: impl Fn() -> String) {
+    start(lab).await;
+    lab.credential("openai").await;
+    let before = lab.until_ready("openai").await.status.unwrap();
+
+    upgrade();
+    end(lab);
+    start(lab).await;
+    lab.edit("openai", json!({"name": "Renamed"})).await;
+    let after = lab.until_reason("openai", "Updated").await.status.unwrap();
+    assert_eq!((before.id, before.virtual_key), (after.id, after.virtual_key));
+    // The same once more changes nothing.
+    let installed = versions(lab);
+    assert!(installed.len() > 8, "{installed:?}");
+    upgrade();
+    assert_eq!(versions(lab), installed);
+}
+
 #[tokio::test]
 async fn a_release_comes_is_upgraded_goes_and_comes_again_and_nothing_is_lost() {
     let _turn = turn().await;
@@ -90,21 +109,7 @@ async fn a_release_comes_is_upgraded_goes_and_comes_again_and_nothing_is_lost() 
     let upgrade = || helm("upgrade", &[CHART, "--reset-then-reuse-values"]);
 
     helm("install", &[FORMER, "--set", &values]);
-    start(&mut lab).await;
-    lab.credential("openai").await;
-    let before = lab.until_ready("openai").await.status.unwrap();
-
-    upgrade();
-    end(&mut lab);
-    start(&mut lab).await;
-    lab.edit("openai", json!({"name": "Renamed"})).await;
-    let after = lab.until_reason("openai", "Updated").await.status.unwrap();
-    assert_eq!((before.id, before.virtual_key), (after.id, after.virtual_key));
-    // The same once more changes nothing.
-    let installed = versions(&lab);
-    assert!(installed.len() > 8, "{installed:?}");
-    upgrade();
-    assert_eq!(versions(&lab), installed);
+    outlives(&mut lab, upgrade).await;
 
     // What users have made stays, and the definitions with it.
     helm("uninstall", &[]);
@@ -134,21 +139,7 @@ async fn applied_on_the_server_it_is_upgraded_and_applied_again_without_a_confli
         output(plane.kubectl(["apply", "--server-side", "-f", file.to_str().unwrap()]))
     };
     apply(FORMER);
-    start(&mut lab).await;
-    lab.credential("openai").await;
-    let before = lab.until_ready("openai").await.status.unwrap();
-
-    apply(CHART);
-    end(&mut lab);
-    start(&mut lab).await;
-    lab.edit("openai", json!({"name": "Renamed"})).await;
-    let after = lab.until_reason("openai", "Updated").await.status.unwrap();
-    assert_eq!((before.id, before.virtual_key), (after.id, after.virtual_key));
-
-    let applied = versions(&lab);
-    assert!(applied.len() > 8, "{applied:?}");
-    apply(CHART);
-    assert_eq!(versions(&lab), applied);
+    outlives(&mut lab, || apply(CHART)).await;
     lab.delete("openai").await;
     lab.until_gone("openai").await;
     lab.assert_no_leak().await;

@@ -11,6 +11,20 @@ fn put(active: bool) -> Put {
     Put { id: "c1".into(), fields, changes: vec!["status"], material: None }
 }
 
+fn answer(memory: &mut Memory, put: &Put, row: &Row, answered: &Answered) {
+    memory.put_answered(put, row, answered, SETTINGS.settle_period);
+}
+
+/// A superseded credential, `c0`, is about to retire. What is wished, and what is seen.
+fn retiring() -> (Desired, View) {
+    let replace = Desired { strategy: RotationStrategy::Replace, grace: Duration::ZERO, ..desired() };
+    let mut view = kept();
+    let retiring = vec![Retiring { id: "c0".into(), secret_id: "s0".into() }];
+    view.recorded = Recorded::Own(Ledger { retiring, ..ledger() });
+    view.status = published(next(&replace, &view, &SETTINGS, after(2))).status;
+    (replace, view)
+}
+
 #[test]
 fn an_answer_proves_nothing_of_the_time_after_its_update_was_sent() {
     let deleted = Desired { deleting_for: Some(Duration::from_secs(1)), ..desired() };
@@ -18,21 +32,11 @@ fn an_answer_proves_nothing_of_the_time_after_its_update_was_sent() {
     // An activating update may come late until 45; the deactivation is sent before and answered after that.
     view.memory.late_until = Some(after(45));
     let inactive = seen("c1", "OpenAI", "s1", false).row;
-    view.memory.put_answered(
-        &put(false),
-        &inactive,
-        &Answered { deleting: true, ..answered(16, 46) },
-        SETTINGS.settle_period,
-    );
+    answer(&mut view.memory, &put(false), &inactive, &Answered { deleting: true, ..answered(16, 46) });
     let late = |view: &View, now| next(&deleted, view, &SETTINGS, after(now));
     assert!(!matches!(late(&view, 46), Step::Release { .. }), "it may be active again");
     assert!(matches!(late(&view, 47), Step::Put(_)));
-    view.memory.put_answered(
-        &put(false),
-        &inactive,
-        &Answered { deleting: true, ..answered(47, 48) },
-        SETTINGS.settle_period,
-    );
+    answer(&mut view.memory, &put(false), &inactive, &Answered { deleting: true, ..answered(47, 48) });
     assert_eq!(late(&view, 48), Step::Release { left_active: Vec::new(), nowhere: Vec::new() });
 }
 
@@ -41,12 +45,7 @@ fn what_is_listed_active_after_an_update_was_sent_is_not_known_to_be_inactive() 
     let deleted = Desired { deleting_for: Some(Duration::from_secs(1)), ..desired() };
     let mut view = settled();
     let inactive = seen("c1", "OpenAI", "s1", false).row;
-    view.memory.put_answered(
-        &put(false),
-        &inactive,
-        &Answered { deleting: true, ..answered(16, 20) },
-        SETTINGS.settle_period,
-    );
+    answer(&mut view.memory, &put(false), &inactive, &Answered { deleting: true, ..answered(16, 20) });
     assert!(matches!(next(&deleted, &view, &SETTINGS, after(21)), Step::Release { .. }));
     let active = Seen { at: after(18), ..seen("c1", "OpenAI", "s1", true) };
     view.memory.observe(&Sight { recorded: Some(active), ..view.sight.clone() });
@@ -56,16 +55,12 @@ fn what_is_listed_active_after_an_update_was_sent_is_not_known_to_be_inactive() 
 /// The listing may have shown what a late update had done after the deactivation; or that it had done nothing yet.
 #[test]
 fn nothing_retires_on_the_word_of_a_listing_from_before_the_deactivation_was_answered() {
-    let replace = Desired { strategy: RotationStrategy::Replace, grace: Duration::ZERO, ..desired() };
-    let mut view = kept();
-    let retiring = vec![Retiring { id: "c0".into(), secret_id: "s0".into() }];
-    view.recorded = Recorded::Own(Ledger { retiring, ..ledger() });
+    let (replace, mut view) = retiring();
     let go = |view: &View, now| next(&replace, view, &SETTINGS, after(now));
-    view.status = published(go(&view, 2)).status;
     let deactivation = Put { id: "c0".into(), ..put(false) };
     let inactive = seen("c0", "OpenAI", "s0", false).row;
     let superseded = Answered { own: false, ..answered(3, 60) };
-    view.memory.put_answered(&deactivation, &inactive, &superseded, SETTINGS.settle_period);
+    answer(&mut view.memory, &deactivation, &inactive, &superseded);
     view.sight.listing = listing(after(59));
     assert!(!matches!(go(&view, 61), Step::Record(_)));
     view.sight.listing = listing(after(61));
@@ -76,7 +71,7 @@ fn nothing_retires_on_the_word_of_a_listing_from_before_the_deactivation_was_ans
 fn material_in_place_is_known_from_when_it_was_sent() {
     let mut memory = Memory::default();
     let in_place = Put { material: Some(DIGEST.into()), ..put(true) };
-    memory.put_answered(&in_place, &seen("c1", "OpenAI", "s7", true).row, &answered(3, 9), SETTINGS.settle_period);
+    answer(&mut memory, &in_place, &seen("c1", "OpenAI", "s7", true).row, &answered(3, 9));
     assert_eq!(memory.in_place, Some(SentInPlace { digest: DIGEST.into(), secret_id: "s7".into(), at: after(3) }));
 }
 
@@ -128,7 +123,7 @@ fn what_had_retired_and_is_the_own_one_again_is_deactivated_with_the_resource() 
         view.memory.deactivated(&"c1".into(), after(1));
         let active = Seen { at: after(3), ..seen("c1", "OpenAI", "s1", true) };
         if by_answer {
-            view.memory.put_answered(&put(true), &active.row, &answered(2, 3), SETTINGS.settle_period);
+            answer(&mut view.memory, &put(true), &active.row, &answered(2, 3));
         } else {
             view.memory.observe(&Sight { recorded: Some(active), ..view.sight.clone() });
         }
@@ -139,12 +134,8 @@ fn what_had_retired_and_is_the_own_one_again_is_deactivated_with_the_resource() 
 
 #[test]
 fn nothing_retires_for_good_on_the_word_of_a_listing_that_could_not_be_read_as_a_whole() {
-    let replace = Desired { strategy: RotationStrategy::Replace, grace: Duration::ZERO, ..desired() };
-    let mut view = kept();
-    let retiring = vec![Retiring { id: "c0".into(), secret_id: "s0".into() }];
-    view.recorded = Recorded::Own(Ledger { retiring, ..ledger() });
+    let (replace, mut view) = retiring();
     let go = |view: &View, now| next(&replace, view, &SETTINGS, after(now));
-    view.status = published(go(&view, 2)).status;
     view.memory.deactivated(&"c0".into(), after(2));
     view.sight.listing = Some(ListingFacts { complete: false, ..listing(after(50)).unwrap() });
     assert!(matches!(go(&view, 51), Step::Rest(Some(at)) if at == just_after(after(95))));
