@@ -18,10 +18,10 @@ sources() {
     # The planner rests on the resources' definitions and on nothing else.
     model) set -- Makefile Cargo.lock Cargo.toml src/lib.rs src/{api,plan} "${no_unit_tests[@]}" tests/model ;;
     fuzz) set -- "${whole[@]}" ;;
-    crashpoints | takeovers) set -- "${room[@]}" $e2e/{kubernetes_faults,remote_faults,schema,sequences}.rs ;;
-    kubernetes-faults) set -- "${room[@]}" $e2e/{crashpoints,remote_faults,schema,sequences}.rs ;;
-    remote-faults) set -- "${room[@]}" $e2e/{crashpoints,kubernetes_faults}.rs ;;
-    sequences | schedules) set -- "${room[@]}" $e2e/{crashpoints,kubernetes_faults,remote_faults,schema}.rs ;;
+    crashpoints | takeovers) set -- "${room[@]}" $e2e/{kubernetes_faults,remote_{faults,lives},schema,sequences,lives,dice}.rs ;;
+    kubernetes-faults) set -- "${room[@]}" $e2e/{crashpoints,remote_{faults,lives},schema,sequences,lives,dice}.rs ;;
+    remote-faults) set -- "${room[@]}" $e2e/{crashpoints,kubernetes_faults,sequences,lives}.rs ;;
+    sequences | schedules) set -- "${room[@]}" $e2e/{crashpoints,kubernetes_faults,remote_{faults,lives},schema}.rs ;;
     bugs) set -- "${whole[@]}" tests crds charts :!tests/bench ;;
     esac
     git ls-files -s -- "$@" | git hash-object --stdin

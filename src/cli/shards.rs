@@ -175,15 +175,17 @@ async fn keep_balance(
         let asks_now = match asking.look().await {
             Ok(asks_now) => asks_now,
             Err(why) => {
-                tracing::debug!(why, "who asks for a shard cannot be read");
+                tracing::warn!(why, "who asks for a shard cannot be read; trying again");
                 continue;
             }
         };
         let known: Vec<Option<String>> = holders.iter().map(|holder| holder.borrow().clone()).collect();
         match Balance::of(identity, &known, asks_now.as_deref()) {
             Balance::Ask => {
-                // The next round tells.
-                let _ = asking.attempt(std::time::Duration::MAX).await;
+                // Whether it is who asks, the next round tells.
+                if let Err(why) = asking.attempt(std::time::Duration::MAX).await {
+                    tracing::warn!(why, "a shard cannot be asked for; trying again");
+                }
             }
             Balance::Give { shard, to } => {
                 // Full: it is asked already.

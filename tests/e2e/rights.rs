@@ -1,6 +1,13 @@
 //! Least privilege, both ways: with the rights of the chart nothing is refused, and without any one of them something is.
 
-use std::{collections::BTreeSet, fmt, io::Write as _, process::Stdio, time::Duration};
+use std::{
+    cell::OnceCell,
+    collections::BTreeSet,
+    fmt,
+    io::Write as _,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use futures::{StreamExt as _, stream};
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
@@ -17,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const AT_ONCE: usize = 6;
 
 /// Each right, and what does not work without it. `own`: of the Role in the release's namespace.
-const NEEDED: [(&str, &str, &str); 31] = [
+const NEEDED: [(&str, &str, &str); 37] = [
     ("toolzzcredentials", "get", "going on after somebody else has written to the resource"),
     ("toolzzcredentials", "list", "being ready"),
     ("toolzzcredentials", "watch", "seeing an edit at once"),
@@ -44,6 +51,12 @@ const NEEDED: [(&str, &str, &str); 31] = [
     ("own leases", "get", "knowing who leads"),
     ("own leases", "update", "leading for longer than one term"),
     ("own leases", "create", "leading at all, the first time"),
+    ("own leases -0", "get", "knowing who works on a shard"),
+    ("own leases -0", "update", "working on it for longer than one term"),
+    ("own leases -1", "get", "the same of another one"),
+    ("own leases -1", "update", "the same of another one"),
+    ("own leases -asking", "get", "knowing who asks for a shard"),
+    ("own leases -asking", "update", "asking no more"),
     ("clustertoolzzconnections", "list", "knowing the platform's connections"),
     ("clustertoolzzconnections", "watch", "seeing that one was edited"),
     ("clustertoolzzconnections/status", "patch", "saying how they are"),
@@ -51,7 +64,10 @@ const NEEDED: [(&str, &str, &str); 31] = [
     ("namespaces", "watch", "seeing that labels have changed"),
 ];
 
-/// One verb on one resource, in one of the chart's roles.
+/// What the chart calls what it makes.
+const RELEASE: &str = "op-toolzz-operator";
+
+/// One verb on one resource, in one of the chart's roles; of leases on one object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Right {
     /// `role` or `clusterrole`, and its name and namespace, for kubectl.
@@ -59,15 +75,22 @@ struct Right {
     group: String,
     /// With its subresource.
     resource: String,
-    /// The only object it is for.
-    name: Option<String>,
+    /// The only objects it is for; none: all.
+    names: Vec<String>,
     verb: String,
     own: bool,
 }
 
 impl fmt::Display for Right {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}{} {}", if self.own { "own " } else { "" }, self.resource, self.verb)
+        let own = if self.own { "own " } else { "" };
+        write!(formatter, "{own}{} ", self.resource)?;
+        let lease =
+            self.names.first().filter(|_| self.resource == "leases").and_then(|name| name.strip_prefix(RELEASE));
+        if let Some(of) = lease.filter(|of| !of.is_empty()) {
+            write!(formatter, "{of} ")?;
+        }
+        formatter.write_str(&self.verb)
     }
 }
 
@@ -84,13 +107,20 @@ impl Right {
             let [group] = groups.as_slice() else { panic!("{rule}") };
             let mut all = Vec::new();
             for resource in texts(&rule["resources"]) {
-                all.extend(verbs.iter().map(|verb| Self {
-                    role: role.clone(),
-                    group: group.clone(),
-                    resource: resource.clone(),
-                    name: names.first().cloned(),
-                    verb: verb.clone(),
-                    own,
+                // Each lease is about something else; of Secrets any may need any of these rights.
+                let names: Vec<_> = match resource.as_str() {
+                    "leases" if !names.is_empty() => names.chunks(1).map(<[_]>::to_vec).collect(),
+                    _ => vec![names.clone()],
+                };
+                all.extend(names.iter().flat_map(|names| {
+                    verbs.iter().map(|verb| Self {
+                        role: role.clone(),
+                        group: group.clone(),
+                        resource: resource.clone(),
+                        names: names.clone(),
+                        verb: verb.clone(),
+                        own,
+                    })
                 }));
             }
             all
@@ -115,19 +145,29 @@ impl Right {
             Operation::DeleteCollection | Operation::Other => return false,
         };
         let own = matches!(asked.resource.as_str(), "secrets" | "leases") && asked.namespace.as_deref() == Some(home);
-        resource == self.resource && verb == self.verb && own == self.own
+        let named = self.names.is_empty() || asked.name.as_ref().is_none_or(|name| self.names.contains(name));
+        resource == self.resource && verb == self.verb && own == self.own && named
     }
 
     /// Takes it away, and waits until the API server knows.
     async fn withdraw(&self, lab: &Lab) {
         let mut role = json(lab, &self.role);
-        for rule in role["rules"].as_array_mut().unwrap() {
+        let rules = role["rules"].as_array_mut().unwrap();
+        let mut of_others = Vec::new();
+        for rule in rules.iter_mut() {
             let holds = |field: &str, one: &str| rule[field].as_array().unwrap().iter().any(|other| other == one);
             if holds("resources", &self.resource) && holds("verbs", &self.verb) {
+                let mut others = rule.clone();
+                others["verbs"] = json!([self.verb]);
+                if let Some(names) = others["resourceNames"].as_array_mut() {
+                    names.retain(|name| !self.names.iter().any(|own| name == own));
+                    of_others.extend((!names.is_empty()).then_some(others));
+                }
                 rule["verbs"].as_array_mut().unwrap().retain(|verb| *verb != self.verb.as_str());
             }
         }
-        role["rules"].as_array_mut().unwrap().retain(|rule| !rule["verbs"].as_array().unwrap().is_empty());
+        rules.retain(|rule| !rule["verbs"].as_array().unwrap().is_empty());
+        rules.append(&mut of_others);
         let mut kubectl =
             lab.plane.kubectl(["replace", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         kubectl.stdin.take().unwrap().write_all(role.to_string().as_bytes()).unwrap();
@@ -136,10 +176,10 @@ impl Right {
         let (resource, subresource) = self.resource.split_once('/').unwrap_or((&self.resource, ""));
         let namespace = if self.own { &lab.home } else { &lab.namespace };
         let spec = json!({
-            "user": format!("system:serviceaccount:{}:op-toolzz-operator", lab.home),
+            "user": format!("system:serviceaccount:{}:{RELEASE}", lab.home),
             "resourceAttributes": {
                 "namespace": namespace, "verb": self.verb, "group": self.group, "resource": resource,
-                "subresource": subresource, "name": self.name,
+                "subresource": subresource, "name": self.names.first(),
             },
         });
         let review: SubjectAccessReview = serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap();
@@ -162,6 +202,10 @@ enum Scope {
     Namespace,
     /// The same, but those on Secrets are for these names.
     NamedSecrets,
+    /// The same, but those on Secrets are for namespaces that are named for that.
+    SecretNamespaces,
+    /// The same, with two shards.
+    Sharded,
     Cluster,
 }
 
@@ -170,7 +214,9 @@ enum Scope {
 struct Room {
     lab: Lab,
     scope: Scope,
-    command: std::process::Command,
+    command: Command,
+    /// Of two shards one is for this.
+    second: OnceCell<Operator>,
     rights: Vec<Right>,
 }
 
@@ -182,33 +228,44 @@ impl Room {
         let values = match scope {
             Scope::Cluster => "scope=cluster".to_owned(),
             Scope::Namespace => namespaces,
+            Scope::Sharded => format!("{namespaces},sharding.shards=2,replicas=2"),
+            Scope::SecretNamespaces => {
+                format!("{namespaces},secretAccess=namespaces,secretNamespaces={{{tenant}}}")
+            }
             Scope::NamedSecrets => {
                 format!("{namespaces},secretAccess=named,secretNames.{tenant}={{a,b,token-own,out-b}}")
             }
         };
         let more = "targets={configmaps,secrets},allowedHosts={127.0.0.1},leaderElection.leaseDuration=10s,rateLimit=0";
         let mut command = as_chart(&lab, &format!("{values},{more}")).await;
-        lab.identity = lab.plane.service_account_kubeconfig(&home, "op-toolzz-operator").await.unwrap();
+        lab.identity = lab.plane.service_account_kubeconfig(&home, RELEASE).await.unwrap();
         lab.use_proxy().await;
         command.env("KUBECONFIG", lab.directory.join("kubeconfig"));
         lab.simulator.set_tokens(vec![Token::full("default", DEFAULT_TOKEN), Token::full("own", &token("own"))]);
         lab.namespace = tenant;
         let role = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let main = match scope {
-            Scope::Cluster => role(&["clusterrole", "op-toolzz-operator"]),
-            _ => role(&["role", "op-toolzz-operator", "-n", &lab.namespace]),
+            Scope::Cluster => role(&["clusterrole", RELEASE]),
+            _ => role(&["role", RELEASE, "-n", &lab.namespace]),
         };
         let mut rights = Right::all(&lab, main, false);
-        if scope == Scope::NamedSecrets {
-            rights.extend(Right::all(&lab, role(&["role", "op-toolzz-operator-secrets", "-n", &lab.namespace]), false));
+        if matches!(scope, Scope::NamedSecrets | Scope::SecretNamespaces) {
+            let name = format!("{RELEASE}-secrets");
+            rights.extend(Right::all(&lab, role(&["role", &name, "-n", &lab.namespace]), false));
         }
-        rights.extend(Right::all(&lab, role(&["role", "op-toolzz-operator-own", "-n", &home]), true));
-        Self { lab, scope, command, rights }
+        rights.extend(Right::all(&lab, role(&["role", &format!("{RELEASE}-own"), "-n", &home]), true));
+        Self { lab, scope, command, second: OnceCell::new(), rights }
     }
 
     fn start(&mut self) {
-        let command = std::mem::replace(&mut self.command, std::process::Command::new("true"));
-        self.lab.operator = Some(Operator::spawn(command, &self.lab.directory.join("operator.log")));
+        self.lab.operator = Some(self.another());
+    }
+
+    fn another(&self) -> Operator {
+        let mut command = Command::new(self.command.get_program());
+        let environment = self.command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        command.args(self.command.get_args()).env_clear().envs(environment);
+        Operator::spawn(command, &self.lab.directory.join("operator.log"))
     }
 
     /// Everything that needs a right.
@@ -219,8 +276,17 @@ impl Room {
         };
         // Who meets a conflict reads the resource again.
         lab.proxy().fault(records, Times::Next(1), Fault::conflict());
-        if self.scope == Scope::Cluster {
-            self.share().await;
+        match self.scope {
+            Scope::Cluster => self.share().await,
+            // Another one comes when this one has both, and asks for one of them.
+            Scope::Sharded => {
+                for shard in 0..2 {
+                    let works = format!("toolzz_operator_shard{{shard=\"{shard}\"}} 1");
+                    lab.operator.as_ref().unwrap().until_metric(&works).await;
+                }
+                self.second.get_or_init(|| self.another());
+            }
+            Scope::Namespace | Scope::NamedSecrets | Scope::SecretNamespaces => {}
         }
         lab.connect("own", &lab.simulator.url(), "own").await;
         let target = |kind: &str, name: &str| json!({"kind": kind, "name": name});
@@ -274,8 +340,9 @@ impl Room {
         assert!(refused.is_empty(), "{refused:#?}\n{}", self.lab.log());
     }
 
-    /// Without this right: something is refused, and said.
+    /// Without this right, as another room has it: something is refused, and said.
     async fn lives_without(mut self, right: &Right) {
+        let right = &self.rights.iter().find(|own| own.to_string() == right.to_string()).unwrap().clone();
         right.withdraw(&self.lab).await;
         self.start();
         let refused = |entry: &Entry| entry.status == Some(403) && right.is_for(&entry.asked, &self.lab.home);
@@ -304,6 +371,10 @@ fn names(rights: &[Right]) -> BTreeSet<String> {
     rights.iter().map(Right::to_string).collect()
 }
 
+fn is_of_shards(right: &str) -> bool {
+    right.starts_with("own leases -")
+}
+
 fn needed() -> BTreeSet<String> {
     NEEDED.iter().map(|(resource, verb, _)| format!("{resource} {verb}")).collect()
 }
@@ -313,15 +384,16 @@ async fn are_needed(scope: Scope, these: impl Fn(&Right) -> bool) {
     let _turn = turn().await;
     let mut whole = Room::new(Lab::empty("rights").await, scope).await;
     let rights = whole.rights.clone();
-    let of_cluster = |right: &&String| right.starts_with("clustertoolzz") || right.starts_with("namespaces");
-    assert_eq!(names(&rights), needed().iter().filter(|right| !of_cluster(right)).cloned().collect());
+    let of_cluster = |right: &String| right.starts_with("clustertoolzz") || right.starts_with("namespaces");
+    let of_shards = |right: &String| scope != Scope::Sharded && is_of_shards(right);
+    let mut expected = needed();
+    expected.retain(|right| !of_cluster(right) && !of_shards(right));
+    assert_eq!(names(&rights), expected);
     whole.start();
     whole.live().await;
     whole.assert_nothing_refused();
     let without = async |right: &Right| {
-        let room = Room::new(Lab::empty("without").await, scope).await;
-        let own = room.rights.iter().find(|other| other.to_string() == right.to_string()).unwrap().clone();
-        room.lives_without(&own).await;
+        Room::new(Lab::empty("without").await, scope).await.lives_without(right).await;
     };
     stream::iter(rights.iter().filter(|right| these(right))).for_each_concurrent(AT_ONCE, without).await;
 }
@@ -336,23 +408,34 @@ async fn every_right_on_named_secrets_is_needed_and_none_is_missing() {
     are_needed(Scope::NamedSecrets, |right| right.resource == "secrets" && !right.own).await;
 }
 
-/// The rest needs a control plane for each operator, as it sees all namespaces: one after the other.
+#[tokio::test]
+async fn every_right_on_secrets_of_named_namespaces_is_needed_and_none_is_missing() {
+    are_needed(Scope::SecretNamespaces, |right| right.resource == "secrets" && !right.own).await;
+}
+
+#[tokio::test]
+async fn every_right_of_shards_is_needed_and_none_is_missing() {
+    are_needed(Scope::Sharded, |right| is_of_shards(&right.to_string())).await;
+}
+
+/// Each needs a control plane, as it sees all namespaces: one after the other.
 #[tokio::test]
 async fn every_right_in_the_cluster_is_needed_and_none_is_missing() {
     let _turn = turn().await;
     let plane = plane_of_ones_own().await;
     let mut whole = Room::new(Lab::on(plane, "rights").await, Scope::Cluster).await;
-    assert_eq!(names(&whole.rights), needed());
+    let mut expected = needed();
+    expected.retain(|right| !is_of_shards(right));
+    assert_eq!(names(&whole.rights), expected);
     whole.start();
     whole.live().await;
     whole.assert_nothing_refused();
     let rights = whole.rights.clone();
     drop(whole);
-    let of_cluster = |right: &&Right| right.resource.starts_with("clustertoolzz") || right.resource == "namespaces";
-    for right in rights.iter().filter(of_cluster) {
+    for right in &rights {
         // What was taken out of it by hand is no longer the chart's, and would be a conflict.
         let lab = Lab::on(plane, "without").await;
-        lab.kubectl(&["delete", "clusterrole", "op-toolzz-operator"]);
+        lab.kubectl(&["delete", "clusterrole", RELEASE]);
         Room::new(lab, Scope::Cluster).await.lives_without(right).await;
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use toolzz_operator::api::{ClusterToolzzConnection, ToolzzConnection, ToolzzCredential};
 
 use super::{
-    sequences::{Dice, number},
+    dice::{Dice, number},
     support::*,
 };
 

@@ -1,7 +1,7 @@
 //! Several operators share the namespaces: each shard has a Lease and one holder, whoever comes and goes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     num::NonZeroU16,
     time::{Duration, Instant},
 };
@@ -75,6 +75,22 @@ impl Shards {
             holders.push(lease.and_then(|lease| lease.spec?.holder_identity));
         }
         holders
+    }
+
+    /// Waits until somebody has asked for a shard so many times, one after the other.
+    async fn until_asked(&self, times: usize) {
+        let leases: Api<Lease> = Api::namespaced(self.lab.client.clone(), &self.lab.home);
+        let asked = async {
+            let mut versions = BTreeSet::new();
+            while versions.len() < times {
+                let lease = leases.get_opt("toolzz-operator-asking").await.unwrap();
+                let asking =
+                    lease.filter(|lease| lease.spec.as_ref().is_some_and(|spec| spec.holder_identity.is_some()));
+                versions.extend(asking.and_then(|lease| lease.metadata.resource_version));
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, asked).await.expect("nobody asks for a shard");
     }
 
     /// Waits until these share the shards evenly, and nobody that is gone has any; all the time no two of them work on one.
@@ -164,6 +180,31 @@ async fn one_that_sleeps_through_its_lease_writes_nothing_when_it_wakes() {
         sleeper.wakes_and_writes_nothing(&room.lab.simulator, &label).await;
         assert_eq!(room.lab.simulator.credentials().len(), room.namespaces.len(), "{label}");
     }
+}
+
+/// What is under way ends before: who gets the shard begins where it was left.
+#[tokio::test]
+async fn a_shard_is_handed_over_when_what_is_under_way_has_ended() {
+    let mut room = Shards::new("handed").await;
+    // Nothing ends by itself meanwhile.
+    room.lab.flags.retain(|flag| !flag.starts_with("--lease-duration"));
+    room.lab.flags.extend(["--lease-duration=1m".to_owned(), "--lease-retry-period=500ms".to_owned()]);
+    let first = room.lab.another_operator();
+    let all_of_them = room.until_shared_by(&[&first], &[]).await;
+    // Who has all of them gives the last.
+    let last = all().last().unwrap();
+    room.lab.namespace = room.namespaces.iter().find(|namespace| last.has(namespace)).unwrap().clone();
+    let gate = room.lab.simulator.hold_next(1, Operation::Create, Point::AfterCommit);
+    room.lab.credential("openai").await;
+    held(&gate).await;
+    let second = room.lab.another_operator();
+    room.until_asked(3).await;
+    assert_eq!(room.holders().await, all_of_them.into_iter().map(Some).collect::<Vec<_>>());
+    gate.release();
+    room.until_shared_by(&[&first, &second], &[]).await;
+    room.lab.until_ready("openai").await;
+    room.lab.assert_one_active("openai");
+    assert_eq!((room.lab.simulator.posts(), room.lab.simulator.puts()), (1, 1));
 }
 
 /// One credential has one resource, also between shards.

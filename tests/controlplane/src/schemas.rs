@@ -13,7 +13,7 @@ use std::{
 };
 
 use kube::Client;
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value, json};
 
 /// Where OpenAPI documents have their schemas, and where JSON schemas have them.
@@ -80,9 +80,11 @@ pub async fn write(client: &Client, definitions: &[PathBuf], folder: &Path) -> R
     fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.to_owned(), source })?;
     let index: Index = get(client, "/openapi/v3").await?;
     let mut core = Schemas::new();
-    for (name, document) in &index.paths {
+    for name in index.paths.keys() {
         let Some((group, version)) = group_and_version(name) else { continue };
-        let document: Document = get(client, &document.url).await?;
+        // Not by the address that the index gives: its hash may be of a document that has changed since, as one does for a
+        // while after a definition was applied, and is then answered with a redirection.
+        let document: Document = get(client, &format!("/openapi/v3/{name}")).await?;
         let schemas = document.components.schemas;
         for schema in schemas.values() {
             if let Some(kind) = kind_of(schema, group, version) {
@@ -113,13 +115,7 @@ type Schemas = BTreeMap<String, Value>;
 /// The answer to `/openapi/v3`.
 #[derive(Deserialize)]
 struct Index {
-    paths: BTreeMap<String, Location>,
-}
-
-#[derive(Deserialize)]
-struct Location {
-    #[serde(rename = "serverRelativeURL")]
-    url: String,
+    paths: BTreeMap<String, IgnoredAny>,
 }
 
 /// The OpenAPI document of one version of a group.
