@@ -184,9 +184,12 @@ impl Right {
         });
         let review: SubjectAccessReview = serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap();
         let reviews: Api<SubjectAccessReview> = Api::all(lab.client.clone());
-        while reviews.create(&PostParams::default(), &review).await.unwrap().status.unwrap().allowed {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        let gone = async {
+            while reviews.create(&PostParams::default(), &review).await.unwrap().status.unwrap().allowed {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, gone).await.unwrap_or_else(|_| panic!("{self} is given twice"));
     }
 }
 
@@ -202,11 +205,17 @@ enum Scope {
     Namespace,
     /// The same, but those on Secrets are for these names.
     NamedSecrets,
-    /// The same, but those on Secrets are for namespaces that are named for that.
-    SecretNamespaces,
-    /// The same, with two shards.
+    /// As the first, with two shards.
     Sharded,
     Cluster,
+    /// The same, but those on Secrets are for namespaces that are named for that.
+    SecretNamespaces,
+}
+
+impl Scope {
+    fn is_cluster(self) -> bool {
+        matches!(self, Self::Cluster | Self::SecretNamespaces)
+    }
 }
 
 /// A room with the chart installed for another namespace, or for all, and the rights it gives. The operator is started
@@ -230,7 +239,7 @@ impl Room {
             Scope::Namespace => namespaces,
             Scope::Sharded => format!("{namespaces},sharding.shards=2,replicas=2"),
             Scope::SecretNamespaces => {
-                format!("{namespaces},secretAccess=namespaces,secretNamespaces={{{tenant}}}")
+                format!("scope=cluster,secretAccess=namespaces,secretNamespaces={{{tenant},{home}}}")
             }
             Scope::NamedSecrets => {
                 format!("{namespaces},secretAccess=named,secretNames.{tenant}={{a,b,token-own,out-b}}")
@@ -244,9 +253,10 @@ impl Room {
         lab.simulator.set_tokens(vec![Token::full("default", DEFAULT_TOKEN), Token::full("own", &token("own"))]);
         lab.namespace = tenant;
         let role = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        let main = match scope {
-            Scope::Cluster => role(&["clusterrole", RELEASE]),
-            _ => role(&["role", RELEASE, "-n", &lab.namespace]),
+        let main = if scope.is_cluster() {
+            role(&["clusterrole", RELEASE])
+        } else {
+            role(&["role", RELEASE, "-n", &lab.namespace])
         };
         let mut rights = Right::all(&lab, main, false);
         if matches!(scope, Scope::NamedSecrets | Scope::SecretNamespaces) {
@@ -277,7 +287,7 @@ impl Room {
         // Who meets a conflict reads the resource again.
         lab.proxy().fault(records, Times::Next(1), Fault::conflict());
         match self.scope {
-            Scope::Cluster => self.share().await,
+            Scope::Cluster | Scope::SecretNamespaces => self.share().await,
             // Another one comes when this one has both, and asks for one of them.
             Scope::Sharded => {
                 for shard in 0..2 {
@@ -286,7 +296,7 @@ impl Room {
                 }
                 self.second.get_or_init(|| self.another());
             }
-            Scope::Namespace | Scope::NamedSecrets | Scope::SecretNamespaces => {}
+            Scope::Namespace | Scope::NamedSecrets => {}
         }
         lab.connect("own", &lab.simulator.url(), "own").await;
         let target = |kind: &str, name: &str| json!({"kind": kind, "name": name});
@@ -382,20 +392,29 @@ fn needed() -> BTreeSet<String> {
 /// With all rights of this scope nothing is refused, and none of these can be taken away.
 async fn are_needed(scope: Scope, these: impl Fn(&Right) -> bool) {
     let _turn = turn().await;
-    let mut whole = Room::new(Lab::empty("rights").await, scope).await;
+    // Who sees all namespaces needs a control plane.
+    let (plane, at_once) = if scope.is_cluster() { (plane_of_ones_own().await, 1) } else { (plane().await, AT_ONCE) };
+    let mut whole = Room::new(Lab::on(plane, "rights").await, scope).await;
     let rights = whole.rights.clone();
-    let of_cluster = |right: &String| right.starts_with("clustertoolzz") || right.starts_with("namespaces");
-    let of_shards = |right: &String| scope != Scope::Sharded && is_of_shards(right);
     let mut expected = needed();
-    expected.retain(|right| !of_cluster(right) && !of_shards(right));
+    expected.retain(|right| {
+        let of_cluster = right.starts_with("clustertoolzz") || right.starts_with("namespaces");
+        (scope.is_cluster() || !of_cluster) && (scope == Scope::Sharded || !is_of_shards(right))
+    });
     assert_eq!(names(&rights), expected);
     whole.start();
     whole.live().await;
     whole.assert_nothing_refused();
+    drop(whole);
     let without = async |right: &Right| {
-        Room::new(Lab::empty("without").await, scope).await.lives_without(right).await;
+        let lab = Lab::on(plane, "without").await;
+        if scope.is_cluster() {
+            // What was taken out of it by hand is no longer the chart's, and would be a conflict.
+            lab.kubectl(&["delete", "clusterrole", RELEASE]);
+        }
+        Room::new(lab, scope).await.lives_without(right).await;
     };
-    stream::iter(rights.iter().filter(|right| these(right))).for_each_concurrent(AT_ONCE, without).await;
+    stream::iter(rights.iter().filter(|right| these(right))).for_each_concurrent(at_once, without).await;
 }
 
 #[tokio::test]
@@ -409,33 +428,17 @@ async fn every_right_on_named_secrets_is_needed_and_none_is_missing() {
 }
 
 #[tokio::test]
-async fn every_right_on_secrets_of_named_namespaces_is_needed_and_none_is_missing() {
-    are_needed(Scope::SecretNamespaces, |right| right.resource == "secrets" && !right.own).await;
-}
-
-#[tokio::test]
 async fn every_right_of_shards_is_needed_and_none_is_missing() {
     are_needed(Scope::Sharded, |right| is_of_shards(&right.to_string())).await;
 }
 
-/// Each needs a control plane, as it sees all namespaces: one after the other.
 #[tokio::test]
 async fn every_right_in_the_cluster_is_needed_and_none_is_missing() {
-    let _turn = turn().await;
-    let plane = plane_of_ones_own().await;
-    let mut whole = Room::new(Lab::on(plane, "rights").await, Scope::Cluster).await;
-    let mut expected = needed();
-    expected.retain(|right| !is_of_shards(right));
-    assert_eq!(names(&whole.rights), expected);
-    whole.start();
-    whole.live().await;
-    whole.assert_nothing_refused();
-    let rights = whole.rights.clone();
-    drop(whole);
-    for right in &rights {
-        // What was taken out of it by hand is no longer the chart's, and would be a conflict.
-        let lab = Lab::on(plane, "without").await;
-        lab.kubectl(&["delete", "clusterrole", RELEASE]);
-        Room::new(lab, Scope::Cluster).await.lives_without(right).await;
-    }
+    // Those on its own Secrets are among those on all.
+    are_needed(Scope::Cluster, |right| !(right.own && right.resource == "secrets")).await;
+}
+
+#[tokio::test]
+async fn every_right_on_secrets_of_named_namespaces_is_needed_and_none_is_missing() {
+    are_needed(Scope::SecretNamespaces, |right| right.resource == "secrets" && !right.own).await;
 }
