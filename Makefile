@@ -4,8 +4,6 @@ SHELL := bash
 CARGO ?= cargo
 # End-to-end tests mostly wait: more of them than there are cores can run at once.
 TEST_THREADS ?= 8
-# Where cargo puts what it builds; asked for only where it is needed.
-TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 # Tools belong to the user, not to a clone: a fresh one does not build them again.
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/toolzz-operator
 # What a control plane runs, of all the tools.
@@ -68,13 +66,14 @@ demo: ## the main job, shown on an embedded control plane and a simulated Toolzz
 	@BIN="$(TARGET)/debug" hack/demo.sh
 
 bench: SIZES ?= 1000,10000
-bench: ## measure the release build beside a bare loader: a table, and target/bench (about an hour); SIZES=1000,10000,100000 (hours), ONLY=cold,rest, IMAGE=archive
+bench: image ## measure the release build beside a bare loader: a table, and target/bench (about an hour); SIZES=1000,10000,100000 (hours), ONLY=cold,rest
 	@# The operator alone first: built with the others, it would have their features too.
 	$(CARGO) build --release --bin toolzz-operator
 	$(CARGO) build --release -p test-controlplane -p bench --bins
 	"$(TARGET)/release/controlplane" build $(CONTROL_PLANE)
+	rm -rf "$(TARGET)/criterion/plan"
 	CRITERION_HOME="$(TARGET)/criterion" $(CARGO) bench --quiet -p bench --bench plan
-	"$(TARGET)/release/bench" --out "$(TARGET)/bench" --criterion "$(TARGET)/criterion" --sizes "$(SIZES)" $(if $(ONLY),--only "$(ONLY)") $(if $(IMAGE),--image "$(IMAGE)")
+	"$(TARGET)/release/bench" --out "$(TARGET)/bench" --criterion "$(TARGET)/criterion" --sizes "$(SIZES)" --image "$(TARGET)/image.tar" $(if $(ONLY),--only "$(ONLY)")
 
 bench-docs: ## put the table and the plot of the last whole `make bench` into docs/performance.md
 	hack/fill.sh docs/performance.md bench < "$(TARGET)/bench/performance.md"

@@ -5,11 +5,12 @@
 //! any second process is by a leader. Each shard has a Lease beside, and its tenure ends with that of the first one.
 //! So nobody works on a shard whose namespaces somebody else counts to another.
 
-use std::{convert::Infallible, num::NonZeroU16, sync::Arc};
+use std::{convert::Infallible, num::NonZeroU16, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
+    time::Instant,
 };
 
 use super::run::Error;
@@ -18,6 +19,9 @@ use crate::{
     remote::{Connection, Tenure},
     runtime::{Balance, Election, Metrics, Readiness, Share, Shutdown, Standing, Timing},
 };
+
+/// In so many retry periods who asks is heard of.
+const ROUNDS: u32 = 4;
 
 /// What the processes of one number of shards call themselves together.
 pub(super) fn together(shards: NonZeroU16) -> String {
@@ -64,11 +68,13 @@ impl Seat {
         }
     }
 
-    /// Works whenever it holds the lease, until the shutdown. Who is `asked` for gets the lease when the work has ended.
+    /// Works whenever it holds the lease, until the shutdown. Who is `asked` for gets the lease when the work has ended,
+    /// unless he has not been heard of for some retry periods then.
     pub async fn serve<W>(
         self,
         mut election: Election,
         mut asked: mpsc::Receiver<String>,
+        retry_period: Duration,
         work: impl Fn(&Self, Shutdown) -> W,
         shutdown: Shutdown,
     ) -> Result<(), Error>
@@ -79,20 +85,23 @@ impl Seat {
             // What was asked of an earlier term.
             while asked.try_recv().is_ok() {}
             let (end, ended) = shutdown.before();
-            let mut heir = None;
+            let mut heir: Option<(String, Instant)> = None;
             let mut work = std::pin::pin!(work(&self, ended));
             let result = loop {
                 tokio::select! {
                     result = &mut work => break result,
                     lost = election.lost() => return Err(lost.into()),
-                    Some(next) = asked.recv(), if heir.is_none() => {
-                        tracing::info!(shard = self.share.shard(), to = next, "handing the shard over");
-                        heir = Some(next);
-                        end.send_replace(true);
+                    Some(next) = asked.recv() => {
+                        if heir.is_none() {
+                            tracing::info!(shard = self.share.shard(), to = next, "handing the shard over");
+                            end.send_replace(true);
+                        }
+                        heir = Some((next, Instant::now()));
                     }
                 }
             };
-            election.release(heir.filter(|_| result.is_ok())).await;
+            let heir = heir.filter(|(_, heard)| result.is_ok() && heard.elapsed() < retry_period * ROUNDS);
+            election.release(heir.map(|(heir, _)| heir)).await;
             result?;
             if shutdown.is_requested() {
                 break;
@@ -137,7 +146,7 @@ where
         holders.push(election.leader());
         let (ask, asked) = mpsc::channel(1);
         asks.push(ask);
-        tasks.spawn(seat.serve(election, asked, work.clone(), ended.clone()));
+        tasks.spawn(seat.serve(election, asked, timing.retry_period(), work.clone(), ended.clone()));
     }
     let all = async {
         let mut first = Ok(());
@@ -154,7 +163,7 @@ where
     let result = tokio::select! {
         result = all => result,
         lost = together.lost() => Err(lost.into()),
-        never = keep_balance(&identity, timing, &mut asking, &holders, &asks) => match never {},
+        never = keep_balance(&identity, timing, &mut asking, &holders, &asks, &ended) => match never {},
     };
     if asking.holds() {
         asking.release(None).await;
@@ -162,16 +171,20 @@ where
     result
 }
 
-/// Asks for a shard where others have more, and gives one to who asks.
+/// Asks for a shard where others have more, and gives one to who asks, until the end.
 async fn keep_balance(
     identity: &str,
     timing: Timing,
     asking: &mut Election,
     holders: &[watch::Receiver<Option<String>>],
     asks: &[mpsc::Sender<String>],
+    ended: &Shutdown,
 ) -> Infallible {
     loop {
         tokio::time::sleep(timing.retry_period()).await;
+        if ended.is_requested() {
+            return std::future::pending().await;
+        }
         let asks_now = match asking.look().await {
             Ok(asks_now) => asks_now,
             Err(why) => {
@@ -183,7 +196,7 @@ async fn keep_balance(
         match Balance::of(identity, &known, asks_now.as_deref()) {
             Balance::Ask => {
                 // Whether it is who asks, the next round tells.
-                if let Err(why) = asking.attempt(std::time::Duration::MAX).await {
+                if let Err(why) = asking.attempt(Duration::MAX).await {
                     tracing::warn!(why, "a shard cannot be asked for; trying again");
                 }
             }

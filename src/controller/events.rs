@@ -3,8 +3,12 @@
 //! Each is an object of its own: the library's recorder folds events of one reason into one and keeps the first note,
 //! which would tell the first cause for ever.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
+use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::events::v1::Event,
@@ -22,6 +26,8 @@ use crate::{
 
 /// How many events may wait to be written; more are dropped.
 const QUEUE: usize = 4096;
+/// How many are written at a time: as fast as things happen, and few beside what those that wait for an answer ask for.
+const WRITERS: usize = 8;
 /// The API server refuses longer notes.
 /// Source: <https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/>
 const NOTE_BYTES: usize = 1024;
@@ -39,21 +45,20 @@ impl Events {
         let (queue, mut waiting) = mpsc::channel::<(String, Event)>(QUEUE);
         let task = tokio::spawn(async move {
             // What keeps one from being written keeps the next as well: said once.
-            let mut failing = false;
-            while let Some((namespace, event)) = waiting.recv().await {
+            let failing = AtomicBool::new(false);
+            let write = async |(namespace, event): (String, Event)| {
                 let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
-                match timed(api.create(&PostParams::default(), &event)).await {
-                    Ok(_) => {
-                        failing = false;
-                        metrics.event_written();
-                    }
-                    Err(error) if failing => tracing::debug!(namespace, error = %brief(&error), "event not written"),
+                let written = timed(api.create(&PostParams::default(), &event)).await;
+                let is_known = failing.swap(written.is_err(), Ordering::Relaxed);
+                match written {
+                    Ok(_) => metrics.event_written(),
+                    Err(error) if is_known => tracing::debug!(namespace, error = %brief(&error), "event not written"),
                     Err(error) => {
-                        failing = true;
                         tracing::warn!(namespace, error = %brief(&error), "an event is not written; neither may others be");
                     }
                 }
-            }
+            };
+            stream::poll_fn(move |context| waiting.poll_recv(context)).for_each_concurrent(WRITERS, write).await;
         });
         (Self { queue, instance }, task)
     }

@@ -5,11 +5,14 @@
 //!
 //! - What somebody did just now ([`Lane::News`]) goes before what can wait; but one pass in [`ROUTINE_EVERY`] is for the
 //!   latter first, so that it is never shut out.
-//! - In a lane tenants take turns, and the connections of a tenant.
+//! - In a lane tenants take turns, and the connections of a tenant; of each, what is at Toolzz already and what is not: an
+//!   edit does not wait for a thousand creates, nor a create for a thousand rotations.
 //! - A tenant gets another worker while it has fewer than [`SHARE`] times those that are free: one alone leaves a quarter
-//!   of them to whoever comes next, two together a seventh. So a tenant whose passes hang holds nobody up.
+//!   of them to whoever comes next. So a tenant whose passes hang holds nobody up; of 64 workers it takes four of them.
 //! - Of a tenant's news the one that waits longest and the one that came last go in turns: who does one thing after a
 //!   thousand others does not wait for those, and neither is passed over for ever.
+//! - News that could not be done with are once more in that line, as those that wait longest ([`Lane::Again`]); after that
+//!   they are routine, or a thousand that fail would be in everybody's way.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -32,6 +35,8 @@ pub(super) enum Lane {
     Routine,
     /// It was there when everything was listed, or a change concerns many. In line with routine.
     Found,
+    /// It was news, and is tried again for the first time. In line with news.
+    Again,
     /// Somebody did something: made, edited or deleted the object, or changed what it refers to.
     News,
 }
@@ -41,6 +46,8 @@ pub(super) enum Lane {
 pub(super) struct Place<C> {
     pub tenant: Arc<str>,
     pub connection: C,
+    /// It is at Toolzz already.
+    pub is_there: bool,
 }
 
 /// What waits, and what is at work.
@@ -62,8 +69,8 @@ pub(super) struct Queue<K, C> {
     is_held_up: bool,
 }
 
-/// By tenant and connection.
-type Lines<K, C> = Turns<Arc<str>, Turns<C, Line<K>>>;
+/// By tenant, connection, and whether it is at Toolzz already.
+type Lines<K, C> = Turns<Arc<str>, Turns<(C, bool), Line<K>>>;
 
 struct Waiting<C> {
     lane: Lane,
@@ -137,7 +144,8 @@ impl<K: Clone + Eq + Hash, C: Clone + Ord> Queue<K, C> {
                 if by_tenant.get(tenant).is_some_and(|passes| *passes >= SHARE * free) {
                     return None;
                 }
-                connections.pick(|connection, line| if is_admitted(connection) { line.take(waiting) } else { None })
+                connections
+                    .pick(|(connection, _), line| if is_admitted(connection) { line.take(waiting) } else { None })
             })
         };
         let found = if self.begun % ROUTINE_EVERY == ROUTINE_EVERY - 1 {
@@ -191,10 +199,15 @@ impl<K: Clone + Eq + Hash, C: Clone + Ord> Queue<K, C> {
         while let Some(first) = self.timers.first_entry().filter(|first| first.key().0 <= now) {
             let ((_, number), key) = first.remove_entry();
             let Some(Waiting { lane, place, .. }) = self.waiting.get(&key) else { continue };
-            let lines = if *lane == Lane::News { &mut self.news } else { &mut self.routine };
-            let line: &mut Line<K> = lines.of(&place.tenant).of(&place.connection);
-            line.ends_in_turns = *lane == Lane::News;
-            line.queue.push_back((number, key));
+            let is_news = *lane >= Lane::Again;
+            let lines = if is_news { &mut self.news } else { &mut self.routine };
+            let line: &mut Line<K> = lines.of(&place.tenant).of(&(place.connection.clone(), place.is_there));
+            line.ends_in_turns = is_news;
+            if *lane == Lane::Again {
+                line.queue.push_front((number, key));
+            } else {
+                line.queue.push_back((number, key));
+            }
         }
     }
 }

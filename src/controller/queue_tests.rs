@@ -7,7 +7,7 @@ use super::*;
 type Q = Queue<u32, &'static str>;
 
 fn place(tenant: &str) -> Place<&'static str> {
-    Place { tenant: tenant.into(), connection: "c" }
+    Place { tenant: tenant.into(), connection: "c", is_there: false }
 }
 
 /// A queue whose time begins with it.
@@ -75,6 +75,29 @@ fn news_go_before_routine_but_do_not_shut_it_out() {
 }
 
 #[test]
+fn news_that_are_tried_again_go_before_what_was_there_and_hold_up_no_newer_ones() {
+    let (mut queue, now) = queue(1);
+    let later = now + Duration::from_secs(1);
+    (0..100).for_each(|key| queue.add(key, Lane::Found, place("a"), now));
+    (100..103).for_each(|key| queue.add(key, Lane::News, place("a"), now));
+    queue.add(200, Lane::Again, place("a"), later);
+    assert_eq!(queue.next(now, |_| true), Some((102, Lane::News)));
+    queue.done(&102);
+    // The one that waits longest, and the one that came last.
+    assert_eq!(drain(&mut queue, later)[..4], [200, 101, 100, 0]);
+}
+
+#[test]
+fn what_is_there_and_what_is_not_go_in_turns() {
+    let (mut queue, now) = queue(1);
+    (0..100).for_each(|key| queue.add(key, Lane::News, place("a"), now));
+    queue.add(200, Lane::News, Place { is_there: true, ..place("a") }, now);
+    (100..200).for_each(|key| queue.add(key, Lane::News, place("a"), now));
+    let order = drain(&mut queue, now);
+    assert!(order[..2].contains(&200), "{order:?}");
+}
+
+#[test]
 fn who_came_last_and_who_waits_longest_go_in_turns() {
     let (mut queue, now) = queue(1);
     (0..5).for_each(|key| queue.add(key, Lane::News, place("a"), now));
@@ -85,7 +108,7 @@ fn who_came_last_and_who_waits_longest_go_in_turns() {
 fn tenants_take_turns_and_so_do_the_connections_of_one() {
     let (mut queue, now) = queue(1);
     (0..50).for_each(|key| queue.add(key, Lane::Routine, place("a"), now));
-    queue.add(100, Lane::Routine, Place { tenant: "a".into(), connection: "other" }, now);
+    queue.add(100, Lane::Routine, Place { connection: "other", ..place("a") }, now);
     queue.add(200, Lane::Routine, place("b"), now);
     queue.add(201, Lane::Routine, place("b"), now);
     let order = drain(&mut queue, now);
@@ -112,7 +135,7 @@ fn a_tenant_whose_passes_hang_leaves_workers_to_the_next_and_so_do_two() {
 #[test]
 fn a_connection_that_is_full_is_passed_over() {
     let (mut queue, now) = queue(8);
-    let full = Place { tenant: "a".into(), connection: "full" };
+    let full = Place { connection: "full", ..place("a") };
     (0..9).for_each(|key| queue.add(key, Lane::News, full.clone(), now));
     queue.add(10, Lane::Routine, place("a"), now);
     assert_eq!(queue.next(now, |connection| *connection != "full"), Some((10, Lane::Routine)));
@@ -129,7 +152,7 @@ fn a_connection_is_asked_once_for_all_its_tenants() {
     let (mut queue, now) = queue(8);
     for key in 0..100 {
         let lane = if key % 2 == 0 { Lane::News } else { Lane::Routine };
-        queue.add(key, lane, Place { tenant: format!("tenant-{key}").into(), connection: "full" }, now);
+        queue.add(key, lane, Place { connection: "full", ..place(&format!("tenant-{key}")) }, now);
     }
     let asked = std::cell::Cell::new(0);
     let full = |_: &&str| {
@@ -181,7 +204,7 @@ proptest! {
                     let at = now + Duration::from_secs(if news { 0 } else { after });
                     let lane = if news { Lane::News } else { Lane::Routine };
                     let tenant = ["a", "b", "c", "d"][tenant];
-                    queue.add(key, lane, Place { tenant: tenant.into(), connection: ["x", "y"][key as usize % 2] }, at);
+                    queue.add(key, lane, Place { tenant: tenant.into(), connection: ["x", "y"][key as usize % 2], is_there: key % 3 == 0 }, at);
                     asked.entry(key).and_modify(|known| *known = (at.min(known.0), news || known.1)).or_insert((at, news));
                 }
                 Event::Next { full } => {

@@ -33,6 +33,8 @@ pub(super) type Call = (ObjectRef<ToolzzCredential>, Lane);
 
 /// How soon it is looked again whether a connection that was full has room.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How a pass ends that is to be tried again, in the metrics' words.
+const RETRY: &str = "retry";
 /// How many calls are taken in before anybody's turn is looked for.
 const AT_ONCE: usize = 256;
 
@@ -59,7 +61,7 @@ pub(super) async fn work(
     let waiting = Arc::new(Waiting(Mutex::new(Queue::new(workers))));
     ctx.metrics.watch(&waiting);
     let call = |object: ObjectRef<ToolzzCredential>, lane, after: Duration| {
-        let place = place(ctx, &object);
+        let place = place(ctx, &store, &object);
         lock(&waiting.0).add(object, lane, place, Instant::now() + after);
     };
     let calls = calls.ready_chunks(AT_ONCE);
@@ -88,10 +90,10 @@ pub(super) async fn work(
         tokio::select! {
             () = &mut ended => break,
             Some(ended) = passes.join_next() => match ended {
-                Ok((object, after)) => {
+                Ok((object, again)) => {
                     lock(&waiting.0).done(&object);
-                    if let Some(after) = after {
-                        call(object, Lane::Routine, after);
+                    if let Some((lane, after)) = again {
+                        call(object, lane, after);
                     }
                 }
                 Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
@@ -118,20 +120,22 @@ async fn until(wake: Option<Instant>) {
     }
 }
 
-fn place(ctx: &Context, object: &ObjectRef<ToolzzCredential>) -> Place<ConnectionKey> {
+fn place(ctx: &Context, store: &Store<ToolzzCredential>, object: &ObjectRef<ToolzzCredential>) -> Place<ConnectionKey> {
+    let known = store.get(object);
     Place {
+        is_there: known.is_some_and(|known| known.status.as_ref().is_some_and(|status| status.id.is_some())),
         tenant: object.namespace.as_deref().unwrap_or_default().into(),
         connection: ctx.links.used_by(object).unwrap_or_else(ConnectionKey::default_of_cluster),
     }
 }
 
-/// One pass; whose it was, and after how long there is to be another, if nothing happens before.
+/// One pass; whose it was, and how and after how long there is to be another, if nothing happens before.
 async fn one(
     ctx: Arc<Context>,
     reference: ObjectRef<ToolzzCredential>,
     object: Arc<ToolzzCredential>,
     lane: Lane,
-) -> (ObjectRef<ToolzzCredential>, Option<Duration>) {
+) -> (ObjectRef<ToolzzCredential>, Option<(Lane, Duration)>) {
     let span = tracing::info_span!(
         "reconcile",
         namespace = object.meta().namespace,
@@ -147,11 +151,13 @@ async fn one(
             Some(link) => link.connection.pass(pass).await,
             None => pass.await,
         };
-        ctx.metrics.reconciled(outcome(&ctx, &object), begun.elapsed());
-        after
+        let outcome = outcome(&ctx, &object);
+        ctx.metrics.reconciled(outcome, begun.elapsed());
+        let next = if lane == Lane::News && outcome == RETRY { Lane::Again } else { Lane::Routine };
+        after.map(|after| (next, after))
     };
-    let after = pass.instrument(span).await;
-    (reference, after)
+    let again = pass.instrument(span).await;
+    (reference, again)
 }
 
 /// How a reconcile ended, for the metrics.
@@ -162,7 +168,7 @@ fn outcome(ctx: &Context, object: &ToolzzCredential) -> &'static str {
         .update(uid, ctx.clock.now(), |remembered| remembered.plan.trouble.as_ref().map(|trouble| trouble.reason));
     match trouble.map(Reason::class) {
         None | Some(Class::Good | Class::Paused) => "settled",
-        Some(Class::Waiting) => "retry",
+        Some(Class::Waiting) => RETRY,
         Some(Class::Stalled) => "stalled",
     }
 }

@@ -24,7 +24,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, api::PostParams};
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::error::Elapsed};
 
 use super::Shutdown;
 use crate::{
@@ -264,9 +264,10 @@ impl Election {
             }
             Ok::<_, kube::Error>(())
         });
-        match released.await {
-            Ok(Ok(())) => tracing::info!(lease = self.terms.name, "the lease is given up"),
-            _ => tracing::warn!(lease = self.terms.name, "the lease could not be given up; it ends by itself"),
+        let (lease, released) = (&self.terms.name, within(released.await));
+        match released {
+            Ok(()) => tracing::info!(lease, "the lease is given up"),
+            Err(why) => tracing::warn!(lease, why, "the lease could not be given up; it ends by itself"),
         }
     }
 
@@ -289,20 +290,18 @@ impl Election {
             }
             // Somebody else wrote it just now: who holds it, the next try tells.
             Ok(Err(error)) if answered(&error, 409) => Ok(false),
-            Ok(Err(error)) => Err(format!("the API server: {}", brief(&error))),
-            Err(_) => Err("the API server does not answer".to_owned()),
+            failed => within(failed),
         }
     }
 
-    /// Who holds the lease, where that has not ended; without trying to take it.
+    /// Who holds the lease and has written it since the last look; without trying to take it.
     pub async fn look(&mut self) -> Result<Option<String>, String> {
         let found = tokio::time::timeout(self.terms.timing.patience(), self.leases.get_opt(&self.terms.name)).await;
-        let found = found.map_err(|_| "the API server does not answer".to_owned())?;
-        let found = found.map_err(|error| format!("the API server: {}", brief(&error)))?;
-        let now = self.clock.now();
-        let seen = Seen::next(self.seen.take(), found.as_ref(), now);
-        let free = claim(&seen, now, "", self.terms.timing.duration, Timestamp::now()).is_some();
-        let holder = seen.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).filter(|_| !free);
+        let found = within(found)?;
+        let before = self.seen.as_ref().map(|seen| seen.version.clone());
+        let seen = Seen::next(self.seen.take(), found.as_ref(), self.clock.now());
+        let is_alive = before.is_some_and(|before| before != seen.version);
+        let holder = seen.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).filter(|_| is_alive);
         self.seen = Some(seen);
         Ok(holder)
     }
@@ -336,6 +335,12 @@ impl Election {
         self.seen = Some(Seen::first(Some(&written), self.clock.now()));
         Ok(true)
     }
+}
+
+/// What was answered within the time for it, or why nothing was.
+fn within<T>(answer: Result<kube::Result<T>, Elapsed>) -> Result<T, String> {
+    let answer = answer.map_err(|_| "the API server does not answer".to_owned())?;
+    answer.map_err(|error| format!("the API server: {}", brief(&error)))
 }
 
 fn params() -> PostParams {
@@ -377,6 +382,8 @@ fn claim(seen: &Seen, now: Tick, identity: &str, duration: Duration, wall: Times
     };
     let Some(spec) = &seen.spec else { return Some(new) };
     if spec.holder_identity == me {
+        // Those that hold it together can have been given different durations: others wait for the longest.
+        let seconds = spec.lease_duration_seconds.unwrap_or_default().max(seconds);
         return Some(LeaseSpec { lease_duration_seconds: Some(seconds), renew_time: wall, ..spec.clone() });
     }
     let theirs = Duration::from_secs(spec.lease_duration_seconds.unwrap_or_default().try_into().unwrap_or_default());

@@ -66,6 +66,10 @@ fn a_lease_is_taken_when_it_is_free_or_its_holder_was_not_heard_of_for_all_of_it
         let renewed = transitions == Some(4);
         assert_eq!(next.acquire_time == Some(MicroTime(wall)), !renewed, "{label}");
     }
+    // One of several that hold it together does not shorten what another counts on.
+    let shared =
+        claim(&Seen::first(Some(&lease("1", "me", 60)), Tick(0)), Tick(0), "me", Duration::from_secs(30), wall);
+    assert_eq!(shared.and_then(|spec| spec.lease_duration_seconds), Some(60));
 }
 
 #[test]
@@ -314,10 +318,13 @@ async fn a_look_takes_nothing_and_tells_who_is_alive() {
     let server = Server::default();
     let mut watcher = candidate(&server, "watcher", None);
     assert_eq!(watcher.look().await, Ok(None));
-    let _leader = leader(&server).await;
+    let mut leader = leader(&server).await;
     assert_eq!(watcher.look().await, Ok(Some("me".to_owned())));
-    tokio::time::advance(Duration::from_secs(15)).await;
-    assert_eq!(watcher.look().await, Ok(None), "not heard of");
+    assert_eq!(watcher.look().await, Ok(None), "not heard of since");
+    assert_eq!(leader.attempt(Duration::MAX).await, Ok(true));
+    assert_eq!(watcher.look().await, Ok(Some("me".to_owned())));
+    // Who looks for the first time knows of nobody.
+    assert_eq!(candidate(&server, "other", None).look().await, Ok(None));
     assert_eq!(server.holder().as_deref(), Some("me"));
 }
 

@@ -1,6 +1,9 @@
 //! Whose turn it is: a tenant in trouble holds nobody up, and what a user does goes before what was there already.
 
-use toolzz_simulator::{Fault, Operation, Point, Simulator, Times};
+use std::time::Duration;
+
+use serde_json::json;
+use toolzz_simulator::{Fault, Gate, Operation, Point, Rule, Simulator, Times};
 
 use super::{
     chart::start_as_chart,
@@ -8,6 +11,7 @@ use super::{
     support::*,
 };
 
+const PATIENCE: Duration = Duration::from_secs(60);
 /// More than there are workers, by far.
 const CROWD: usize = 200;
 
@@ -70,9 +74,9 @@ async fn a_tenant_who_is_throttled_holds_nobody_up() {
     lab.until_ready("red-0").await;
 }
 
-#[tokio::test]
-async fn what_a_user_does_goes_before_what_was_there_already() {
-    let mut lab = Lab::empty("lane").await;
+/// One worker, a create that is under way, and forty that were there when the operator started.
+async fn backlog(prefix: &str) -> (Lab, Gate) {
+    let mut lab = Lab::empty(prefix).await;
     for number in 0..40 {
         lab.credential(&format!("old-{number}")).await;
     }
@@ -81,13 +85,81 @@ async fn what_a_user_does_goes_before_what_was_there_already() {
     lab.flags.retain(|flag| !flag.starts_with("--request-timeout") && !flag.starts_with("--settle-period"));
     lab.start_operator();
     held(&gate).await;
-    let operator = lab.operator.as_ref().unwrap();
     // The others, and once more the one at work: its Secret was listed after it began.
-    operator.until_metric("toolzz_operator_queue_length 40").await;
+    lab.operator.as_ref().unwrap().until_metric("toolzz_operator_queue_length 40").await;
+    (lab, gate)
+}
+
+#[tokio::test]
+async fn what_a_user_does_goes_before_what_was_there_already() {
+    let (lab, gate) = backlog("lane").await;
+    let operator = lab.operator.as_ref().unwrap();
     lab.credential("new").await;
     operator.until_metric("toolzz_operator_queue_length 41").await;
     gate.release();
     lab.until_ready("new").await;
     let place = lab.simulator.read(|state| state.credentials().iter().position(|one| one.final_name() == "new"));
     assert_eq!(place, Some(1), "the next one after that which was being made");
+}
+
+/// It is tried again when the pause is over, and not when all that was there has been done.
+#[tokio::test]
+async fn a_create_that_is_throttled_once_does_not_go_to_the_end() {
+    let (lab, gate) = backlog("throttled").await;
+    let operator = lab.operator.as_ref().unwrap();
+    lab.credential("new").await;
+    operator.until_metric("toolzz_operator_queue_length 41").await;
+    // The next create is the new one's.
+    let pause = Fault::retry_after_seconds(429, 1);
+    let rule =
+        lab.simulator.add_rule(Rule { on: Operation::Create.into(), times: Times::Next(1), skip: 0, fault: pause });
+    gate.release();
+    lab.until_ready("new").await;
+    assert_eq!(lab.simulator.hits(rule), 1);
+    let place = lab.simulator.read(|state| state.credentials().iter().position(|one| one.final_name() == "new"));
+    // Nothing is sent during the pause; after it one place in eight is for what was there.
+    assert!(place.unwrap() < 10, "{place:?} of 41");
+}
+
+/// Of what somebody does in one namespace.
+#[tokio::test]
+async fn an_edit_goes_before_what_is_being_made() {
+    let mut lab = Lab::empty("edit").await;
+    lab.flags.push("--concurrency=1".to_owned());
+    lab.flags.retain(|flag| !flag.starts_with("--request-timeout") && !flag.starts_with("--settle-period"));
+    lab.start_operator();
+    lab.credential("there").await;
+    lab.until_ready("there").await;
+    let gate = lab.simulator.hold_next(1, Operation::Create, Point::BeforeCommit);
+    let operator = lab.operator.as_ref().unwrap();
+    for number in 0..20 {
+        lab.credential(&format!("before-{number}")).await;
+    }
+    held(&gate).await;
+    until_waiting(operator, 19).await;
+    lab.edit("there", json!({"name": "edited"})).await;
+    until_waiting(operator, 20).await;
+    for number in 0..20 {
+        lab.credential(&format!("after-{number}")).await;
+    }
+    until_waiting(operator, 40).await;
+    gate.release();
+    lab.until_remote(|state| state.credentials().iter().any(|one| one.row.name == "edited")).await;
+    let made = lab.simulator.counts(Operation::Create).committed;
+    assert!(made < 10, "{made} were made before");
+}
+
+/// Waits until at least so many passes are due.
+async fn until_waiting(operator: &Operator, least: usize) {
+    let waiting = || {
+        let metrics = operator.get("/metrics").1;
+        let line = metrics.lines().find_map(|line| line.strip_prefix("toolzz_operator_queue_length "));
+        line.and_then(|count| count.parse::<usize>().ok()).unwrap_or_default()
+    };
+    let enough = async {
+        while waiting() < least {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, enough).await.unwrap_or_else(|_| panic!("{} of {least} wait", waiting()));
 }

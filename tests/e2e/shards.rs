@@ -10,7 +10,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use serde_json::json;
 use toolzz_operator::runtime::Share;
-use toolzz_simulator::{Operation, Point};
+use toolzz_simulator::{Gate, Operation, Point};
 
 use super::{
     leader::{LEASE, lab},
@@ -182,29 +182,52 @@ async fn one_that_sleeps_through_its_lease_writes_nothing_when_it_wakes() {
     }
 }
 
+impl Shards {
+    /// A create of the shard that an operator with all of them gives first is under way, when another asks for one.
+    async fn asked_for_while_at_work(&mut self) -> (Operator, Operator, Gate) {
+        // Nothing ends by itself meanwhile.
+        let short = ["--lease-duration", "--request-timeout", "--settle-period"];
+        self.lab.flags.retain(|flag| !short.iter().any(|name| flag.starts_with(name)));
+        self.lab.flags.extend(["--lease-duration=5m".to_owned(), "--lease-retry-period=500ms".to_owned()]);
+        let first = self.lab.another_operator();
+        let holders = self.until_shared_by(&[&first], &[]).await;
+        let last = all().last().unwrap();
+        self.lab.namespace = self.namespaces.iter().find(|namespace| last.has(namespace)).unwrap().clone();
+        let gate = self.lab.simulator.hold_next(1, Operation::Create, Point::AfterCommit);
+        self.lab.credential("openai").await;
+        held(&gate).await;
+        let second = self.lab.another_operator();
+        self.until_asked(4).await;
+        assert_eq!(self.holders().await, holders.into_iter().map(Some).collect::<Vec<_>>());
+        (first, second, gate)
+    }
+}
+
 /// What is under way ends before: who gets the shard begins where it was left.
 #[tokio::test]
 async fn a_shard_is_handed_over_when_what_is_under_way_has_ended() {
     let mut room = Shards::new("handed").await;
-    // Nothing ends by itself meanwhile.
-    room.lab.flags.retain(|flag| !flag.starts_with("--lease-duration"));
-    room.lab.flags.extend(["--lease-duration=1m".to_owned(), "--lease-retry-period=500ms".to_owned()]);
-    let first = room.lab.another_operator();
-    let all_of_them = room.until_shared_by(&[&first], &[]).await;
-    // Who has all of them gives the last.
-    let last = all().last().unwrap();
-    room.lab.namespace = room.namespaces.iter().find(|namespace| last.has(namespace)).unwrap().clone();
-    let gate = room.lab.simulator.hold_next(1, Operation::Create, Point::AfterCommit);
-    room.lab.credential("openai").await;
-    held(&gate).await;
-    let second = room.lab.another_operator();
-    room.until_asked(3).await;
-    assert_eq!(room.holders().await, all_of_them.into_iter().map(Some).collect::<Vec<_>>());
+    let (first, second, gate) = room.asked_for_while_at_work().await;
     gate.release();
     room.until_shared_by(&[&first, &second], &[]).await;
     room.lab.until_ready("openai").await;
     room.lab.assert_one_active("openai");
     assert_eq!((room.lab.simulator.posts(), room.lab.simulator.puts()), (1, 1));
+}
+
+/// It would work on nothing for a whole lease.
+#[tokio::test]
+async fn a_shard_is_not_handed_to_who_is_gone() {
+    let mut room = Shards::new("heir").await;
+    let (first, second, gate) = room.asked_for_while_at_work().await;
+    drop(second);
+    // Four rounds, in which nothing is heard of who asked.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    gate.release();
+    room.lab.until_ready("openai").await;
+    room.until_shared_by(&[&first], &[]).await;
+    room.create("a").await;
+    room.until_ready("a").await;
 }
 
 /// One credential has one resource, also between shards.

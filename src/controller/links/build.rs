@@ -1,6 +1,10 @@
 //! From a connection object and its token to a link.
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    num::{NonZeroU16, NonZeroU32},
+    sync::Arc,
+    time::Duration,
+};
 
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -165,6 +169,8 @@ impl Links {
             // The platform's memory is not a tenant's to fill.
             listing_limit: if key.namespace.is_some() { TENANTS_LISTING_LIMIT } else { flags.listing_limit },
             ca_bundle: account.ca_bundle.clone().map(String::into_bytes),
+            // All who use a connection of a namespace are in that one's shard.
+            shares: if key.namespace.is_some() { NonZeroU16::MIN } else { flags.shares },
             ..flags.clone()
         };
         let at = config.host_and_port()?;

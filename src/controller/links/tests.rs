@@ -119,6 +119,19 @@ async fn a_tenants_listing_fills_less_of_the_memory_than_the_platforms() {
 }
 
 #[tokio::test]
+async fn the_rate_of_a_tenant_is_that_of_one_shard() {
+    let (shared, mut terms) = samples::shared(Share::WHOLE, Arc::default());
+    terms.config.shares = 4.try_into().unwrap();
+    let links = Links::new(shared, terms, None).0;
+    let Object::Cluster(object) = object(1, "Denied") else { panic!() };
+    let shares = |namespace: Option<&str>| {
+        let key = ConnectionKey { namespace: namespace.map(str::to_owned), name: "c".to_owned() };
+        links.config(&key, &object.spec.account).unwrap().shares.get()
+    };
+    assert_eq!((shares(None), shares(Some(NAMESPACE))), (4, 1));
+}
+
+#[tokio::test]
 async fn what_an_object_names_is_reached_without_the_proxy_of_the_flags() {
     for allow_private_addresses in [false, true] {
         let (shared, mut terms) = samples::shared(Share::WHOLE, Arc::default());

@@ -11,7 +11,7 @@ use kube::{
 use serde::{Deserialize, de::DeserializeOwned, de::IgnoredAny};
 use serde_json::{Value, json};
 
-use crate::error::Result;
+use crate::{error::Result, load::LOOK};
 
 const CREDENTIALS: &str = "/apis/toolzz.com.br/v1alpha1";
 /// Of a list.
@@ -126,7 +126,7 @@ impl Kubernetes {
     }
 
     /// Waits, by a watch, until the resource is Ready as its spec is now.
-    pub async fn until_ready(&self, namespace: &str, name: &str) -> Result<()> {
+    pub async fn until_ready(&self, namespace: &str, name: &str) {
         let kind = GroupVersionKind::gvk("toolzz.com.br", "v1alpha1", "ToolzzCredential");
         let resource = ApiResource::from_gvk_with_plural(&kind, "toolzzcredentials");
         let api: Api<DynamicObject> = Api::namespaced_with(self.0.clone(), namespace, &resource);
@@ -138,8 +138,10 @@ impl Kubernetes {
                 Object { metadata, status: status.unwrap_or_default() }.is_ready()
             })
         };
-        await_condition(api, name, ready).await?;
-        Ok(())
+        // A watch that fails is begun anew; how long it may take is the caller's to say.
+        while await_condition(api.clone(), name, ready).await.is_err() {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     pub async fn create_namespace(&self, name: &str) -> Result<()> {

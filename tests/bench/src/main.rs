@@ -23,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::Parser;
+use clap::{Parser, builder::RangedU64ValueParser};
 
 use error::{Error, Result};
 use figures::{Growth, Report};
@@ -33,6 +33,8 @@ use run::{Part, Run};
 
 /// Up to this size there are unrelated Secrets beside the resources.
 const UNRELATED_SIZE: usize = 10_000;
+const UNRELATED: usize = 50_000;
+const CROWD: usize = 5_000;
 /// For one answer over HTTP.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -43,16 +45,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Parser)]
 struct Arguments {
     /// How many resources, separated by commas; 100000 takes hours
-    #[arg(long, value_delimiter = ',', default_value = "1000,10000")]
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     sizes: Vec<usize>,
     /// These parts only, separated by commas; those that need them are preceded by the ceiling and `cold`
     #[arg(long, value_delimiter = ',', value_enum)]
     only: Vec<Part>,
     /// How many Secrets there are that nobody refers to, of 10 kB each
-    #[arg(long, default_value_t = 50_000)]
+    #[arg(long, default_value_t = UNRELATED)]
     unrelated: usize,
     /// How many resources of one tenant are in trouble
-    #[arg(long, default_value_t = 5_000)]
+    #[arg(long, default_value_t = CROWD)]
     crowd: usize,
     /// Where the figures go, as report.json; when everything was measured, also what is to be put into the documentation
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
@@ -86,31 +88,32 @@ fn main() -> ExitCode {
 async fn bench(arguments: &Arguments) -> Result<()> {
     let out = &arguments.out;
     fs::create_dir_all(out).map_err(Error::file(out))?;
-    let programs = Programs::find(out.join("operator.log"))?;
+    let programs = Programs::find(out.clone())?;
     let report = Report {
         machine: run::machine(),
-        command: command(&arguments.sizes),
+        command: command(arguments),
         began: jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
         rows: Vec::new(),
         growth: Growth::new(),
     };
     let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
-    let mut run = Run { programs: &programs, http, report, only: arguments.only.clone(), begun: Instant::now() };
+    let (only, begun) = (arguments.only.clone(), Instant::now());
+    let mut run = Run { programs: &programs, http, report, only, begun, kept: out.join("report.json") };
     run.say(&run.report.machine);
     let outcome = measure(&mut run, arguments).await;
 
-    // What was measured before something failed is worth having, too.
-    let mut report = run.report;
-    report.rows.extend(figures::growth(&report.growth));
+    for row in figures::growth(&run.report.growth) {
+        run.row(row);
+    }
+    let report = run.report;
     let (targets, met) = report.targets();
     writeln!(io::stdout().lock(), "{}\n{met} of {targets} targets are met", report.table())?;
-    let write = |name: &str, text: String| {
-        let path = out.join(name);
-        fs::write(&path, text).map_err(Error::file(path))
-    };
-    write("report.json", serde_json::to_string_pretty(&report)?)?;
     outcome?;
     if arguments.only.is_empty() {
+        let write = |name: &str, text: String| {
+            let path = out.join(name);
+            fs::write(&path, text).map_err(Error::file(path))
+        };
         write("performance.md", report.page())?;
         write("performance.svg", plot::svg(&panels(&report)))?;
     }
@@ -127,21 +130,35 @@ async fn measure(run: &mut Run<'_>, arguments: &Arguments) -> Result<()> {
     let mut sizes = arguments.sizes.clone();
     sizes.sort_unstable();
     sizes.dedup();
-    let largest = sizes.iter().copied().filter(|size| *size <= UNRELATED_SIZE).max();
+    let beside = sizes.iter().copied().filter(|size| *size <= UNRELATED_SIZE).max().or(sizes.first().copied());
+    // What one part is too much for is no reason to leave the others out.
+    let mut first = Ok(());
     for (index, size) in sizes.into_iter().enumerate() {
-        let unrelated = (Some(size) == largest).then_some(arguments.unrelated);
-        phases::of_size(run, size, index == 0, unrelated).await?;
+        let unrelated = (Some(size) == beside).then_some(arguments.unrelated);
+        let outcome = phases::of_size(run, size, index == 0, unrelated).await;
+        first = first.and(run.failed(outcome));
+    }
+    if run.wants(Part::Takeover) {
+        let outcome = phases::takeover(run).await;
+        first = first.and(run.failed(outcome));
     }
     if run.wants(Part::Fairness) {
-        phases::fairness(run, arguments.crowd).await?;
+        let outcome = phases::fairness(run, arguments.crowd).await;
+        first = first.and(run.failed(outcome));
     }
-    Ok(())
+    first
 }
 
 /// How to have the same again.
-fn command(sizes: &[usize]) -> String {
-    let sizes: Vec<String> = sizes.iter().map(ToString::to_string).collect();
-    format!("make bench SIZES={}", sizes.join(","))
+fn command(arguments: &Arguments) -> String {
+    let sizes: Vec<String> = arguments.sizes.iter().map(ToString::to_string).collect();
+    let mut command = format!("make bench SIZES={}", sizes.join(","));
+    for (name, value, default) in [("unrelated", arguments.unrelated, UNRELATED), ("crowd", arguments.crowd, CROWD)] {
+        if value != default {
+            command += &format!(" with --{name}={value}");
+        }
+    }
+    command
 }
 
 /// Time and memory, each on a scale of its own.

@@ -29,13 +29,13 @@ const GOOD: [&str; 5] = ["Created", "Updated", "Rotated", "Adopted", "InSync"];
 pub struct Programs {
     pub operator: PathBuf,
     controlplane: PathBuf,
-    /// Where the operator's log goes: that of the last one is kept.
-    log: PathBuf,
+    /// Where the logs of operators go.
+    logs: PathBuf,
 }
 
 impl Programs {
     /// Looks beside this program.
-    pub fn find(log: PathBuf) -> Result<Self> {
+    pub fn find(logs: PathBuf) -> Result<Self> {
         let own = std::env::current_exe()?;
         let beside = |name: &str| {
             let path = own.with_file_name(name);
@@ -44,7 +44,12 @@ impl Programs {
             }
             Err(Error::Wrong(format!("{} is not there: run `make bench`", path.display())))
         };
-        Ok(Self { operator: beside("toolzz-operator")?, controlplane: beside("controlplane")?, log })
+        Ok(Self { operator: beside("toolzz-operator")?, controlplane: beside("controlplane")?, logs })
+    }
+
+    /// The log of one of several: that of the last with this number is kept.
+    pub fn log(&self, number: usize) -> PathBuf {
+        self.logs.join(format!("operator-{number}.log"))
     }
 }
 
@@ -67,9 +72,14 @@ pub struct Memory {
 
 impl Operator {
     /// To be called on the main thread: the process ends with the thread that started it.
-    pub fn start(programs: &Programs, arguments: &[String], kubeconfig: &Path, http: &reqwest::Client) -> Result<Self> {
-        let path = &programs.log;
-        let log = File::create(path).map_err(Error::file(path))?;
+    pub fn start(
+        programs: &Programs,
+        path: PathBuf,
+        arguments: &[String],
+        kubeconfig: &Path,
+        http: &reqwest::Client,
+    ) -> Result<Self> {
+        let log = File::create(&path).map_err(Error::file(&path))?;
         let began = Instant::now();
         let child = Command::new(&programs.controlplane)
             .arg("tied")
@@ -83,7 +93,7 @@ impl Operator {
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()?;
-        Ok(Self { child, log: path.clone(), http: http.clone(), address: None, began })
+        Ok(Self { child, log: path, http: http.clone(), address: None, began })
     }
 
     /// Waits until it works: it leads and its caches are filled.
@@ -93,11 +103,16 @@ impl Operator {
             Ok((self.metric("toolzz_operator_leader").await? == Some(1.0)).then_some(()))
         })
         .await?;
+        self.until_ready().await?;
+        Ok(self.began.elapsed())
+    }
+
+    /// Waits until it is ready to work when another ends.
+    pub async fn until_ready(&mut self) -> Result<()> {
         until("the operator is ready", PATIENCE, LOOK / 5, async || {
             Ok((self.get("/readyz").await?.is_some_and(|(code, _)| code == 200)).then_some(()))
         })
-        .await?;
-        Ok(self.began.elapsed())
+        .await
     }
 
     /// Status code and body; `None` while it does not listen.
@@ -223,6 +238,11 @@ impl Metrics {
     /// How many resources there are; `None`: it did not answer.
     pub fn resources(&self) -> Option<f64> {
         self.value("toolzz_operator_resources")
+    }
+
+    /// How many shards it works on.
+    pub fn shards(&self) -> f64 {
+        self.value("toolzz_operator_shard").unwrap_or_default()
     }
 
     pub fn passes(&self) -> f64 {

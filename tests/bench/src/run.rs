@@ -3,11 +3,12 @@
 use std::{
     fs,
     io::{self, Write as _},
+    path::PathBuf,
     time::Instant,
 };
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     figures::{Report, Row, Target},
     operator::Programs,
     world::World,
@@ -24,6 +25,8 @@ pub struct Run<'a> {
     /// The parts that are wanted; empty: all.
     pub only: Vec<Part>,
     pub begun: Instant,
+    /// Where the figures are kept that there are so far.
+    pub kept: PathBuf,
 }
 
 /// A part of the benchmark.
@@ -51,6 +54,10 @@ pub enum Part {
     Backlog,
     /// Everything is deleted
     Deletion,
+    /// Several operators: one is killed or ends
+    Takeover,
+    /// Three operators share the namespaces, at the smallest size
+    Shards,
     /// One tenant's trouble, and another's first create
     Fairness,
     /// Time of a decision, from criterion's files
@@ -84,10 +91,19 @@ impl<'a> Run<'a> {
         let _ = writeln!(io::stderr().lock(), "{:>3}:{:02} {}", seconds / 60, seconds % 60, text.as_ref());
     }
 
-    /// Keeps a figure.
+    /// Keeps a figure, whatever comes after.
     pub fn row(&mut self, row: Row) {
         self.say(format!("  {}", row.told()));
         self.report.rows.push(row);
+        let kept = serde_json::to_string_pretty(&self.report).map_err(Error::from);
+        if let Err(error) = kept.and_then(|text| fs::write(&self.kept, text).map_err(Error::file(&self.kept))) {
+            self.say(format!("the figures are not kept: {error}"));
+        }
+    }
+
+    /// Tells at once what failed.
+    pub fn failed(&self, outcome: Result<()>) -> Result<()> {
+        outcome.inspect_err(|error| self.say(format!("FAILED: {error}")))
     }
 
     /// Keeps a figure for the plot.

@@ -3,8 +3,10 @@
 use std::{
     collections::HashMap,
     fs,
+    ops::Range,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -28,6 +30,8 @@ const UNITIES: usize = 10;
 const INTEGRATIONS: [Uuid; 2] = [OPENAI, ELEVENLABS];
 /// How many listings show all credentials.
 pub const LISTINGS: usize = UNITIES * INTEGRATIONS.len();
+/// The most operators at once.
+pub const SEVERAL: usize = 3;
 pub const USER: &str = "6f1c2d34-0000-4000-8000-000000000001";
 /// The flags that differ from what the chart sets.
 pub type Flags<'a> = &'a [(&'a str, &'a str)];
@@ -64,6 +68,8 @@ pub struct World<'a> {
     token: PathBuf,
     /// How many resources there are.
     pub count: usize,
+    /// How many operators were started.
+    started: AtomicUsize,
 }
 
 /// Names of what belongs to the resource of this number.
@@ -164,20 +170,26 @@ impl<'a> World<'a> {
             kubeconfig,
             token,
             count: 0,
+            started: AtomicUsize::new(0),
         })
     }
 
     /// Makes so many more resources, with a Secret each; how long that took.
     pub async fn fill(&mut self, more: usize) -> Result<Duration> {
         let begun = Instant::now();
+        self.make(self.count..self.count + more).await?;
+        self.count += more;
+        Ok(begun.elapsed())
+    }
+
+    /// Makes those of these numbers.
+    pub fn make(&self, numbers: Range<usize>) -> impl Future<Output = Result<()>> + use<> {
         let admin = self.admin.clone();
         let create = move |number| {
             let admin = admin.clone();
             async move { Names::of(number).create(&admin).await }
         };
-        each(self.count..self.count + more, IN_FLIGHT, create).await?;
-        self.count += more;
-        Ok(begun.elapsed())
+        each(numbers, IN_FLIGHT, create)
     }
 
     /// Starts the operator as the chart's pod would, but for these flags.
@@ -185,7 +197,9 @@ impl<'a> World<'a> {
         let token = self.token.display().to_string();
         let own = [("--http-addr", "127.0.0.1:0"), ("--api-token-file", token.as_str())];
         let arguments = with(&self.arguments, own.iter().chain(flags));
-        Operator::start(self.programs, &arguments, &self.kubeconfig, &self.http)
+        // Of several at once each has its own.
+        let log = self.programs.log(self.started.fetch_add(1, Ordering::Relaxed) % SEVERAL);
+        Operator::start(self.programs, log, &arguments, &self.kubeconfig, &self.http)
     }
 
     pub fn calls(&self) -> Calls {

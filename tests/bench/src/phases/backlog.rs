@@ -27,6 +27,9 @@ const ENOUGH: Duration = Duration::from_secs(90);
 /// The first round of changes here: those before had others.
 const ROUND: usize = 3;
 
+/// Has no factor in common with a number of resources.
+const STRIDE: usize = 7_919;
+
 /// What a user waited for.
 struct Waited {
     changed: Vec<Duration>,
@@ -43,21 +46,37 @@ pub async fn backlog(
     ceiling: Ceiling,
 ) -> Result<Operator> {
     operator.end().await?;
-    run.fill(world, size).await?;
-    let target = world.simulator.counts(Operation::Create).committed + size as u64;
     let mut round = ROUND;
-    let ways: [(&str, Flags<'_>); 2] = [("flags as shipped", &[]), ("--rate-limit=0", &[UNLIMITED])];
-    for (how, flags) in ways {
+    let ways: [(&str, Flags<'_>, Duration); 2] =
+        [("flags as shipped", &[], ENOUGH), ("--rate-limit=0", &[UNLIMITED], limit(size))];
+    for (how, flags, enough) in ways {
+        run.fill(world, size).await?;
         run.say(format!("changes, edits and new resources beside a backlog of {size}, {how}"));
         let mut operator = world.operator(flags)?;
         operator.until_working().await?;
-        let enough = if flags.is_empty() { ENOUGH } else { limit(size) };
-        let waited = bother(world, size, ids, round, target, enough).await?;
+        let waited = bother(world, size, ids, round, world.count, enough, async { Ok(()) }).await?;
         round += waited.changed.len().max(waited.edited.len());
         world.count += waited.created.len();
         told(run, size, how, &waited, ceiling);
         operator.end().await?;
+        rest_of(run, world).await?.end().await?;
     }
+    // The same, but they are made while it runs: nobody can tell which of them a user waits for.
+    let how = "made meanwhile, flags as shipped";
+    run.say(format!("changes, edits and new resources beside a backlog of {size}, {how}"));
+    let mut operator = world.operator(&[])?;
+    operator.until_working().await?;
+    let end = world.count + size;
+    let made = world.make(world.count..end);
+    let waited = bother(world, size, ids, round, end, ENOUGH, made).await?;
+    world.count = end + waited.created.len();
+    told(run, size, how, &waited, ceiling);
+    operator.end().await?;
+    rest_of(run, world).await
+}
+
+/// All that waits to be created is, without a limit of requests per second.
+async fn rest_of(run: &Run<'_>, world: &World<'_>) -> Result<Operator> {
     run.say("the rest of the backlog");
     let mut operator = world.operator(&[UNLIMITED])?;
     operator.until_working().await?;
@@ -88,23 +107,26 @@ fn told(run: &mut Run<'_>, size: usize, how: &str, waited: &Waited, ceiling: Cei
     }
 }
 
-/// Does things, three of a different kind at a time, as long as there is a backlog, and not for longer than is enough.
+/// Does things, three of a different kind at a time, as long as there is a backlog, and not for longer than is enough. What
+/// is made here has numbers from `fresh` on.
 async fn bother(
     world: &World<'_>,
     size: usize,
     ids: &HashMap<String, Uuid>,
     round: usize,
-    target: u64,
+    fresh: usize,
     enough: Duration,
+    meanwhile: impl Future<Output = Result<()>>,
 ) -> Result<Waited> {
     let begun = Instant::now();
+    let target = world.simulator.counts(Operation::Create).committed + size as u64;
     // What is done here creates too, so it ends a little before the backlog does.
     let go_on = || {
         let created = world.simulator.counts(Operation::Create).committed;
         created < target && begun.elapsed() < enough
     };
-    // Every other settled resource for each, in an order that is none.
-    let pick = |sample: usize, odd: usize| Names::of((sample * 2 * 4_999 + odd) % size);
+    // Of settled resources some are changed and some are edited, in an order that is none, in all namespaces.
+    let pick = |sample: usize, part: usize| Names::of((sample * STRIDE + part * size / 2) % size);
     let changes = async {
         let mut times = Vec::new();
         while go_on() {
@@ -121,7 +143,7 @@ async fn bother(
             let patch = json!({"spec": {"name": format!("{} {}", names.name, round + times.len())}});
             let since = Instant::now();
             world.admin.patch(&names.path(), &patch).await?;
-            times.push(ready(world, &names, since).await?);
+            times.push(ready(world, &names, since).await);
             tokio::time::sleep(PAUSE).await;
         }
         Ok::<_, Error>(times)
@@ -129,23 +151,21 @@ async fn bother(
     let creates = async {
         let mut times = Vec::new();
         while go_on() {
-            let names = Names::of(world.count + times.len());
+            let names = Names::of(fresh + times.len());
             let since = Instant::now();
             names.create(&world.admin).await?;
-            times.push(ready(world, &names, since).await?);
+            times.push(ready(world, &names, since).await);
             tokio::time::sleep(PAUSE).await;
         }
         Ok::<_, Error>(times)
     };
-    let (changed, edited, created) = tokio::try_join!(changes, edits, creates)?;
+    let (changed, edited, created, ()) = tokio::try_join!(changes, edits, creates, meanwhile)?;
     Ok(Waited { changed, edited, created })
 }
 
-async fn ready(world: &World<'_>, names: &Names, since: Instant) -> Result<Duration> {
+async fn ready(world: &World<'_>, names: &Names, since: Instant) -> Duration {
     let wait = world.admin.until_ready(&names.namespace, &names.name);
     // What takes longer than that is a figure, and no error.
-    if let Ok(outcome) = within("a resource is Ready", PATIENCE, wait).await {
-        outcome?;
-    }
-    Ok(since.elapsed())
+    let _ = within("a resource is Ready", PATIENCE, wait).await;
+    since.elapsed()
 }

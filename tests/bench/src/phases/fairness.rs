@@ -106,6 +106,18 @@ async fn beside(run: &Run<'_>, trouble: Trouble, size: usize) -> Result<Vec<Dura
     each(0..size, IN_FLIGHT, create).await?;
     let mut operator = world.operator(&[("--allowed-hosts", "127.0.0.1")])?;
     operator.until_working().await?;
+    // The crowd is in trouble: what it is asked is another simulator's to count, or nobody's.
+    match &theirs {
+        Some(theirs) => {
+            let asked = theirs.until(|state| state.counts(Operation::List).received > 0);
+            within("the crowd's Toolzz is asked", PATIENCE, asked).await?;
+        }
+        None if trouble == Trouble::Broken => operator.until_reason("SecretNotFound", 1, PATIENCE).await?,
+        None => {
+            let created = world.simulator.until(|state| state.counts(Operation::Create).committed > 0);
+            within("the crowd's first create", PATIENCE, created).await?;
+        }
+    }
     let mut waited = Vec::new();
     for number in 0..SAMPLES {
         let name = format!("other-{number}");
@@ -122,7 +134,9 @@ async fn beside(run: &Run<'_>, trouble: Trouble, size: usize) -> Result<Vec<Dura
         }
         tokio::time::sleep(PAUSE).await;
     }
+    // Who waits for its answer is not waited for.
     drop(theirs);
+    operator.end().await?;
     Ok(waited)
 }
 

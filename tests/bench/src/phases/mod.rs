@@ -6,6 +6,7 @@ mod deletion;
 mod fairness;
 mod rotation;
 mod settled;
+mod several;
 mod start;
 mod unrelated;
 
@@ -18,18 +19,23 @@ use crate::{
 };
 
 pub use fairness::fairness;
+pub use several::takeover;
 pub use start::{plan, start};
 
 /// Everything that is measured with so many resources.
 pub async fn of_size(run: &mut Run<'_>, size: usize, smallest: bool, unrelated: Option<usize>) -> Result<()> {
     let shipped = smallest && run.wants(Part::Shipped);
+    let shards = smallest && run.wants(Part::Shards);
     let settled = Part::SETTLED.into_iter().any(|part| run.wants(part));
-    if !shipped && !settled {
+    if !shipped && !shards && !settled {
         return Ok(());
     }
     let ceiling = ceiling_of(run, size).await?;
     if shipped {
         cold::shipped(run, size, ceiling).await?;
+    }
+    if shards {
+        several::shards(run, size, ceiling).await?;
     }
     if !settled {
         return Ok(());

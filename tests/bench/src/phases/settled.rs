@@ -134,12 +134,12 @@ pub async fn drift(
     let mut operator = world.operator(&[UNLIMITED, ("--resync-interval", seconds.as_str())])?;
     operator.until_working().await?;
     operator.until_quiet(size, limit(size)).await?;
-    let (before, passes, used) = (world.counts().await?, operator.metrics().await?.passes(), operator.cpu()?);
+    let (before, passes) = (world.counts().await?, operator.metrics().await?.passes());
     until("a drift pass begins", interval * 2, LOOK, async || {
         Ok((world.calls().lists > before.calls.lists).then_some(()))
     })
     .await?;
-    let begun = Instant::now();
+    let (begun, used) = (Instant::now(), operator.cpu()?);
     until("a drift pass ends", interval * 2, LOOK, async || {
         Ok((operator.metrics().await?.passes() >= passes + size as f64).then_some(()))
     })
