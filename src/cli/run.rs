@@ -306,8 +306,8 @@ async fn operate(arguments: RunArgs, traces: Option<&runtime::Traces>) -> Result
             let seat = seats.swap_remove(0);
             let election = seated(&seat, terms(lease, &identity, timing)?);
             // Nobody asks for what there is one of.
-            let (_, asked) = tokio::sync::mpsc::channel(1);
-            return seat.serve(election, asked, timing.retry_period(), work, shutdown).await;
+            let (_, asked) = tokio::sync::watch::channel(None);
+            return seat.serve(election, asked, work, shutdown).await;
         }
         let with_all = Arc::new(Readiness::new(&[]));
         readiness.part("shards".to_owned(), Arc::clone(&with_all));

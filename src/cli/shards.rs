@@ -5,13 +5,9 @@
 //! any second process is by a leader. Each shard has a Lease beside, and its tenure ends with that of the first one.
 //! So nobody works on a shard whose namespaces somebody else counts to another.
 
-use std::{convert::Infallible, num::NonZeroU16, sync::Arc, time::Duration};
+use std::{convert::Infallible, num::NonZeroU16, pin::pin, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
-    time::Instant,
-};
+use tokio::{sync::watch, task::JoinSet};
 
 use super::run::Error;
 use crate::{
@@ -19,9 +15,6 @@ use crate::{
     remote::{Connection, Tenure},
     runtime::{Balance, Election, Metrics, Readiness, Share, Shutdown, Standing, Timing},
 };
-
-/// In so many retry periods who asks is heard of.
-const ROUNDS: u32 = 4;
 
 /// What the processes of one number of shards call themselves together.
 pub(super) fn together(shards: NonZeroU16) -> String {
@@ -68,13 +61,12 @@ impl Seat {
         }
     }
 
-    /// Works whenever it holds the lease, until the shutdown. Who is `asked` for gets the lease when the work has ended,
-    /// unless he has not been heard of for some retry periods then.
+    /// Works whenever it holds the lease, until the shutdown. Who is `asked` for gets the lease when the work has ended, if he
+    /// still asks then.
     pub async fn serve<W>(
         self,
         mut election: Election,
-        mut asked: mpsc::Receiver<String>,
-        retry_period: Duration,
+        mut asked: watch::Receiver<Option<String>>,
         work: impl Fn(&Self, Shutdown) -> W,
         shutdown: Shutdown,
     ) -> Result<(), Error>
@@ -83,25 +75,30 @@ impl Seat {
     {
         while election.won(shutdown.clone()).await {
             // What was asked of an earlier term.
-            while asked.try_recv().is_ok() {}
+            asked.mark_unchanged();
             let (end, ended) = shutdown.before();
-            let mut heir: Option<(String, Instant)> = None;
-            let mut work = std::pin::pin!(work(&self, ended));
-            let result = loop {
-                tokio::select! {
-                    result = &mut work => break result,
-                    lost = election.lost() => return Err(lost.into()),
-                    Some(next) = asked.recv() => {
-                        if heir.is_none() {
-                            tracing::info!(shard = self.share.shard(), to = next, "handing the shard over");
-                            end.send_replace(true);
+            let mut is_asked = false;
+            let result = {
+                let mut work = pin!(work(&self, ended));
+                // One for the whole term: a renewal must not be given up for a message.
+                let mut lost = pin!(election.lost());
+                loop {
+                    tokio::select! {
+                        result = &mut work => break result,
+                        lost = &mut lost => return Err(lost.into()),
+                        Ok(()) = asked.changed(), if !is_asked => {
+                            let next = asked.borrow_and_update().clone();
+                            is_asked = next.is_some();
+                            if is_asked {
+                                tracing::info!(shard = self.share.shard(), to = next, "handing the shard over");
+                                end.send_replace(true);
+                            }
                         }
-                        heir = Some((next, Instant::now()));
                     }
                 }
             };
-            let heir = heir.filter(|(_, heard)| result.is_ok() && heard.elapsed() < retry_period * ROUNDS);
-            election.release(heir.map(|(heir, _)| heir)).await;
+            let heir = asked.borrow().clone().filter(|_| is_asked && result.is_ok());
+            election.release(heir).await;
             result?;
             if shutdown.is_requested() {
                 break;
@@ -144,9 +141,9 @@ where
         // Not before: who waits for those of another number to go is ready.
         readiness.part(format!("shard-{}", seat.share.shard()), Arc::clone(&seat.readiness));
         holders.push(election.leader());
-        let (ask, asked) = mpsc::channel(1);
+        let (ask, asked) = watch::channel(None);
         asks.push(ask);
-        tasks.spawn(seat.serve(election, asked, timing.retry_period(), work.clone(), ended.clone()));
+        tasks.spawn(seat.serve(election, asked, work.clone(), ended.clone()));
     }
     let all = async {
         let mut first = Ok(());
@@ -177,12 +174,17 @@ async fn keep_balance(
     timing: Timing,
     asking: &mut Election,
     holders: &[watch::Receiver<Option<String>>],
-    asks: &[mpsc::Sender<String>],
+    asks: &[watch::Sender<Option<String>>],
     ended: &Shutdown,
 ) -> Infallible {
+    let mut was_asked = false;
     loop {
         tokio::time::sleep(timing.retry_period()).await;
         if ended.is_requested() {
+            // Nothing is for this process any more.
+            if asking.holds() {
+                asking.release(None).await;
+            }
             return std::future::pending().await;
         }
         let asks_now = match asking.look().await {
@@ -192,6 +194,12 @@ async fn keep_balance(
                 continue;
             }
         };
+        // Between two looks he may have been a little late.
+        let is_asked = asks_now.is_some();
+        if !is_asked && !was_asked {
+            asks.iter().filter(|ask| ask.borrow().is_some()).for_each(|ask| drop(ask.send_replace(None)));
+        }
+        was_asked = is_asked;
         let known: Vec<Option<String>> = holders.iter().map(|holder| holder.borrow().clone()).collect();
         match Balance::of(identity, &known, asks_now.as_deref()) {
             Balance::Ask => {
@@ -201,8 +209,7 @@ async fn keep_balance(
                 }
             }
             Balance::Give { shard, to } => {
-                // Full: it is asked already.
-                let _ = asks[shard].try_send(to);
+                asks[shard].send_replace(Some(to));
             }
             Balance::Rest if asking.holds() => asking.release(None).await,
             Balance::Rest => {}

@@ -8,6 +8,9 @@ use crate::{
     secrets,
 };
 
+/// Over how many milliseconds news that were held up by a pause are spread.
+const NEWS_SPREAD: u64 = 100;
+
 impl Pass<'_> {
     /// Does one step and remembers what came of it.
     pub async fn perform(&mut self, step: Step, desired: &Desired, view: &View) {
@@ -173,11 +176,10 @@ impl Pass<'_> {
                 self.trouble(why.reason(), why.to_string(), Some(now + self.ctx.settings.resync_interval));
             }
             (NotDone::Paused { until, .. } | NotDone::Throttled { until, .. }, _) => {
-                // Not everybody at once: who was held up by a pause for the first time comes within a second, the others
-                // after one another.
+                // Not everybody at once: what is news comes soon after the pause, the others after one another.
                 let again = match &self.link {
                     Some(link) if self.lane != Lane::News => link.connection.turn_after(*until),
-                    _ => *until + std::time::Duration::from_millis(rand::random_range(0..1000)),
+                    _ => *until + std::time::Duration::from_millis(rand::random_range(0..NEWS_SPREAD)),
                 };
                 self.trouble(why.reason(), why.to_string(), Some(again));
             }

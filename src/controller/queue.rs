@@ -5,14 +5,14 @@
 //!
 //! - What somebody did just now ([`Lane::News`]) goes before what can wait; but one pass in [`ROUTINE_EVERY`] is for the
 //!   latter first, so that it is never shut out.
-//! - In a lane tenants take turns, and the connections of a tenant; of each, what is at Toolzz already and what is not: an
-//!   edit does not wait for a thousand creates, nor a create for a thousand rotations.
+//! - In a lane tenants take turns, and the connections of a tenant. Of a connection what is at Toolzz already and what is not
+//!   take turns: an edit does not wait for a thousand creates, nor a create for a thousand rotations.
 //! - A tenant gets another worker while it has fewer than [`SHARE`] times those that are free: one alone leaves a quarter
 //!   of them to whoever comes next. So a tenant whose passes hang holds nobody up; of 64 workers it takes four of them.
 //! - Of a tenant's news the one that waits longest and the one that came last go in turns: who does one thing after a
 //!   thousand others does not wait for those, and neither is passed over for ever.
-//! - News that could not be done with are once more in that line, as those that wait longest ([`Lane::Again`]); after that
-//!   they are routine, or a thousand that fail would be in everybody's way.
+//! - News that could not be done with are news once more, and take turns with the two ([`Lane::Again`]); after that they are
+//!   routine, or a thousand that fail would be in everybody's way.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -69,8 +69,31 @@ pub(super) struct Queue<K, C> {
     is_held_up: bool,
 }
 
-/// By tenant, connection, and whether it is at Toolzz already.
-type Lines<K, C> = Turns<Arc<str>, Turns<(C, bool), Line<K>>>;
+/// By tenant, connection and kind.
+type Lines<K, C> = Turns<Arc<str>, Turns<C, Turns<Kind, Line<K>>>>;
+
+/// Of one connection these take turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// It is not at Toolzz yet.
+    Fresh,
+    /// It is.
+    There,
+    /// It is tried again.
+    Again,
+}
+
+impl Kind {
+    fn of<C>(lane: Lane, place: &Place<C>) -> Self {
+        if lane == Lane::Again {
+            Self::Again
+        } else if place.is_there {
+            Self::There
+        } else {
+            Self::Fresh
+        }
+    }
+}
 
 struct Waiting<C> {
     lane: Lane,
@@ -139,15 +162,17 @@ impl<K: Clone + Eq + Hash, C: Clone + Ord> Queue<K, C> {
             Some(known) => *known,
             None => *admitted.entry(connection.clone()).or_insert_with(|| admits(connection)),
         };
-        let mut turn = |lines: &mut Lines<K, C>| {
-            lines.pick(|tenant, connections| {
-                if by_tenant.get(tenant).is_some_and(|passes| *passes >= SHARE * free) {
-                    return None;
-                }
-                connections
-                    .pick(|(connection, _), line| if is_admitted(connection) { line.take(waiting) } else { None })
-            })
-        };
+        let mut turn =
+            |lines: &mut Lines<K, C>| {
+                lines.pick(|tenant, connections| {
+                    if by_tenant.get(tenant).is_some_and(|passes| *passes >= SHARE * free) {
+                        return None;
+                    }
+                    connections.pick(|connection, kinds| {
+                        if is_admitted(connection) { kinds.pick(|_, line| line.take(waiting)) } else { None }
+                    })
+                })
+            };
         let found = if self.begun % ROUTINE_EVERY == ROUTINE_EVERY - 1 {
             turn(&mut self.routine).or_else(|| turn(&mut self.news))
         } else {
@@ -201,13 +226,9 @@ impl<K: Clone + Eq + Hash, C: Clone + Ord> Queue<K, C> {
             let Some(Waiting { lane, place, .. }) = self.waiting.get(&key) else { continue };
             let is_news = *lane >= Lane::Again;
             let lines = if is_news { &mut self.news } else { &mut self.routine };
-            let line: &mut Line<K> = lines.of(&place.tenant).of(&(place.connection.clone(), place.is_there));
-            line.ends_in_turns = is_news;
-            if *lane == Lane::Again {
-                line.queue.push_front((number, key));
-            } else {
-                line.queue.push_back((number, key));
-            }
+            let line: &mut Line<K> = lines.of(&place.tenant).of(&place.connection).of(&Kind::of(*lane, place));
+            line.ends_in_turns = *lane == Lane::News;
+            line.queue.push_back((number, key));
         }
     }
 }
@@ -285,7 +306,7 @@ impl<K> Emptied for Line<K> {
     }
 }
 
-/// Those of one tenant and one connection.
+/// Those of one tenant, one connection and one kind.
 struct Line<K> {
     queue: VecDeque<(u64, K)>,
     ends_in_turns: bool,

@@ -80,11 +80,11 @@ fn news_that_are_tried_again_go_before_what_was_there_and_hold_up_no_newer_ones(
     let later = now + Duration::from_secs(1);
     (0..100).for_each(|key| queue.add(key, Lane::Found, place("a"), now));
     (100..103).for_each(|key| queue.add(key, Lane::News, place("a"), now));
-    queue.add(200, Lane::Again, place("a"), later);
+    (200..203).for_each(|key| queue.add(key, Lane::Again, place("a"), later));
     assert_eq!(queue.next(now, |_| true), Some((102, Lane::News)));
     queue.done(&102);
-    // The one that waits longest, and the one that came last.
-    assert_eq!(drain(&mut queue, later)[..4], [200, 101, 100, 0]);
+    // In turns with those, and among themselves in order.
+    assert_eq!(drain(&mut queue, later)[..6], [200, 100, 201, 101, 202, 0]);
 }
 
 #[test]

@@ -382,8 +382,6 @@ fn claim(seen: &Seen, now: Tick, identity: &str, duration: Duration, wall: Times
     };
     let Some(spec) = &seen.spec else { return Some(new) };
     if spec.holder_identity == me {
-        // Those that hold it together can have been given different durations: others wait for the longest.
-        let seconds = spec.lease_duration_seconds.unwrap_or_default().max(seconds);
         return Some(LeaseSpec { lease_duration_seconds: Some(seconds), renew_time: wall, ..spec.clone() });
     }
     let theirs = Duration::from_secs(spec.lease_duration_seconds.unwrap_or_default().try_into().unwrap_or_default());

@@ -66,10 +66,6 @@ fn a_lease_is_taken_when_it_is_free_or_its_holder_was_not_heard_of_for_all_of_it
         let renewed = transitions == Some(4);
         assert_eq!(next.acquire_time == Some(MicroTime(wall)), !renewed, "{label}");
     }
-    // One of several that hold it together does not shorten what another counts on.
-    let shared =
-        claim(&Seen::first(Some(&lease("1", "me", 60)), Tick(0)), Tick(0), "me", Duration::from_secs(30), wall);
-    assert_eq!(shared.and_then(|spec| spec.lease_duration_seconds), Some(60));
 }
 
 #[test]

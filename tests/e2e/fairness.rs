@@ -118,7 +118,7 @@ async fn a_create_that_is_throttled_once_does_not_go_to_the_end() {
     assert_eq!(lab.simulator.hits(rule), 1);
     let place = lab.simulator.read(|state| state.credentials().iter().position(|one| one.final_name() == "new"));
     // Nothing is sent during the pause; after it one place in eight is for what was there.
-    assert!(place.unwrap() < 10, "{place:?} of 41");
+    assert!(place.unwrap() < 20, "{place:?} of 41");
 }
 
 /// Of what somebody does in one namespace.

@@ -215,6 +215,27 @@ async fn a_shard_is_handed_over_when_what_is_under_way_has_ended() {
     assert_eq!((room.lab.simulator.posts(), room.lab.simulator.puts()), (1, 1));
 }
 
+/// Who asks is heard of again and again meanwhile.
+#[tokio::test]
+async fn a_shard_that_is_handed_over_is_renewed_until_the_work_has_ended() {
+    let mut room = Shards::new("renewed").await;
+    room.lab.flags.retain(|flag| !flag.starts_with("--request-timeout") && !flag.starts_with("--settle-period"));
+    let mut first = room.lab.another_operator();
+    room.until_shared_by(&[&first], &[]).await;
+    let last = all().last().unwrap();
+    room.lab.namespace = room.namespaces.iter().find(|namespace| last.has(namespace)).unwrap().clone();
+    // A listing is waited for as long as the request timeout: longer than the lease.
+    let gate = room.lab.simulator.hold_next(1, Operation::List, Point::BeforeCommit);
+    room.lab.credential("openai").await;
+    held(&gate).await;
+    let second = room.lab.another_operator();
+    room.until_asked(usize::try_from(LEASE.as_secs() * 2).unwrap()).await;
+    assert_eq!(first.ended(), None);
+    gate.release();
+    room.until_shared_by(&[&first, &second], &[]).await;
+    room.lab.until_ready("openai").await;
+}
+
 /// It would work on nothing for a whole lease.
 #[tokio::test]
 async fn a_shard_is_not_handed_to_who_is_gone() {

@@ -121,22 +121,24 @@ async fn bench(arguments: &Arguments) -> Result<()> {
 }
 
 async fn measure(run: &mut Run<'_>, arguments: &Arguments) -> Result<()> {
+    // What one part is too much for is no reason to leave the others out.
+    let mut first = Ok(());
     if run.wants(Part::Start) {
-        phases::start(run, arguments.image.as_deref()).await?;
+        let outcome = phases::start(run, arguments.image.as_deref()).await;
+        first = first.and(run.failed(outcome));
     }
     if run.wants(Part::Plan) {
-        phases::plan(run, &arguments.criterion)?;
+        let outcome = phases::plan(run, &arguments.criterion);
+        first = first.and(run.failed(outcome));
     }
     let mut sizes = arguments.sizes.clone();
     sizes.sort_unstable();
     sizes.dedup();
     let beside = sizes.iter().copied().filter(|size| *size <= UNRELATED_SIZE).max().or(sizes.first().copied());
-    // What one part is too much for is no reason to leave the others out.
-    let mut first = Ok(());
     for (index, size) in sizes.into_iter().enumerate() {
         let unrelated = (Some(size) == beside).then_some(arguments.unrelated);
         let outcome = phases::of_size(run, size, index == 0, unrelated).await;
-        first = first.and(run.failed(outcome));
+        first = first.and(outcome);
     }
     if run.wants(Part::Takeover) {
         let outcome = phases::takeover(run).await;
@@ -144,7 +146,7 @@ async fn measure(run: &mut Run<'_>, arguments: &Arguments) -> Result<()> {
     }
     if run.wants(Part::Fairness) {
         let outcome = phases::fairness(run, arguments.crowd).await;
-        first = first.and(run.failed(outcome));
+        first = first.and(outcome);
     }
     first
 }

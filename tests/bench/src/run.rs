@@ -112,8 +112,13 @@ impl<'a> Run<'a> {
     }
 
     pub async fn world(&self) -> Result<World<'a>> {
+        self.world_with(&[]).await
+    }
+
+    /// With these values of the chart.
+    pub async fn world_with(&self, values: &[String]) -> Result<World<'a>> {
         self.say("starting a control plane");
-        World::start(self.programs, &self.http).await
+        World::start(self.programs, &self.http, values).await
     }
 
     /// Makes so many resources and Secrets.

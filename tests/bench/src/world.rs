@@ -143,7 +143,7 @@ fn material(name: &str, round: usize) -> String {
 
 impl<'a> World<'a> {
     /// An empty cluster with the chart's objects in it.
-    pub async fn start(programs: &'a Programs, http: &reqwest::Client) -> Result<World<'a>> {
+    pub async fn start(programs: &'a Programs, http: &reqwest::Client, values: &[String]) -> Result<World<'a>> {
         // Nobody needs its controllers here, and what they read and write would be counted with the operator's.
         let options = Options { controller_manager: false, ..Options::default() };
         let plane = ControlPlane::start(options).await?;
@@ -154,7 +154,7 @@ impl<'a> World<'a> {
         for number in 0..NAMESPACES {
             admin.create_namespace(&Names::of(number).namespace).await?;
         }
-        let arguments = install(&plane, &simulator.url())?;
+        let arguments = install(&plane, &simulator.url(), values)?;
         let kubeconfig = plane.service_account_kubeconfig(HOME, "op-toolzz-operator").await?;
         let account = Kubernetes::connect(&kubeconfig).await?;
         let token = plane.directory().join("token");
@@ -253,15 +253,16 @@ impl<'a> World<'a> {
     }
 }
 
-/// Installs the definitions and the chart's objects; the arguments its pod would have.
-fn install(plane: &ControlPlane, url: &str) -> Result<Vec<String>> {
+/// Installs the definitions and the chart's objects, with these values; the arguments its pod would have.
+fn install(plane: &ControlPlane, url: &str, values: &[String]) -> Result<Vec<String>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let kubectl = |arguments: &[&str]| output(plane.kubectl([&["--request-timeout=60s"], arguments].concat()));
     let crds = root.join("crds").display().to_string();
     kubectl(&["apply", "--server-side", "-f", &crds])?;
     kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "-f", &crds])?;
     let chart = root.join("charts/toolzz-operator").display().to_string();
-    let set = format!("apiUrl={url},token.value=none,image.repository=toolzz-operator,crds.enabled=false");
+    let mut set = format!("apiUrl={url},token.value=none,image.repository=toolzz-operator,crds.enabled=false");
+    values.iter().for_each(|value| set += &format!(",{value}"));
     let rendered = output(plane.helm(["template", "op", &chart, "-n", HOME, "--skip-tests", "--set", &set]))?;
     let file = plane.directory().join("chart.yaml");
     fs::write(&file, rendered).map_err(Error::file(&file))?;

@@ -58,8 +58,15 @@ impl Trouble {
 }
 
 pub async fn fairness(run: &mut Run<'_>, size: usize) -> Result<()> {
+    let mut first = Ok(());
     for trouble in Trouble::ALL {
-        let waited = beside(run, trouble, size).await?;
+        let waited = match beside(run, trouble, size).await {
+            Ok(waited) => waited,
+            Err(error) => {
+                first = first.and(run.failed(Err(error)));
+                continue;
+            }
+        };
         let what = format!("another tenant's create, while {} of one tenant {}", grouped(size), trouble.told());
         for (name, percent) in [("p50", 50), ("the longest", 100)] {
             let time = percentile(&waited, percent).unwrap_or_default();
@@ -67,7 +74,7 @@ pub async fn fairness(run: &mut Run<'_>, size: usize) -> Result<()> {
             run.row(if percent == 100 { row.target(Target::AtMost(AIM)) } else { row });
         }
     }
-    Ok(())
+    first
 }
 
 async fn beside(run: &Run<'_>, trouble: Trouble, size: usize) -> Result<Vec<Duration>> {

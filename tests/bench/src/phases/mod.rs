@@ -31,15 +31,24 @@ pub async fn of_size(run: &mut Run<'_>, size: usize, smallest: bool, unrelated: 
         return Ok(());
     }
     let ceiling = ceiling_of(run, size).await?;
+    let mut outcome = Ok(());
     if shipped {
-        cold::shipped(run, size, ceiling).await?;
+        let shipped = cold::shipped(run, size, ceiling).await;
+        outcome = outcome.and(run.failed(shipped));
+    }
+    if settled {
+        let settled = settled_of(run, size, ceiling, unrelated).await;
+        outcome = outcome.and(run.failed(settled));
     }
     if shards {
-        several::shards(run, size, ceiling).await?;
+        let shards = several::shards(run, size, ceiling).await;
+        outcome = outcome.and(run.failed(shards));
     }
-    if !settled {
-        return Ok(());
-    }
+    outcome
+}
+
+/// What is measured of one set of resources, from their creation to their deletion.
+async fn settled_of(run: &mut Run<'_>, size: usize, ceiling: Ceiling, unrelated: Option<usize>) -> Result<()> {
     let mut world = run.world().await?;
     run.fill(&mut world, size).await?;
     let (mut operator, ids) = cold::cold(run, &world, size, ceiling).await?;

@@ -13,6 +13,8 @@ use crate::{
 };
 
 const TIMES: usize = 3;
+/// For shards to be shared evenly.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// What the chart sets.
 const LEASE: f64 = 15.0;
 
@@ -78,32 +80,30 @@ fn told(run: &mut Run<'_>, size: Option<usize>, what: &str, took: &[Duration]) {
 
 /// Three share the namespaces of as many shards; then one after the other goes.
 pub async fn shards(run: &mut Run<'_>, size: usize, ceiling: Ceiling) -> Result<()> {
-    let mut world = run.world().await?;
-    run.fill(&mut world, size).await?;
-    run.say(format!("cold with {SEVERAL} shards, {size} resources"));
-    let count = SEVERAL.to_string();
+    let mut world = run.world_with(&[format!("sharding.shards={SEVERAL}"), format!("replicas={SEVERAL}")]).await?;
+    run.say(format!("{size} resources, made while {SEVERAL} operators have a shard each"));
     let mut all: Vec<Operator> = Vec::new();
     for _ in 0..SEVERAL {
-        all.push(world.operator(&[UNLIMITED, ("--shards", count.as_str())])?);
+        all.push(world.operator(&[UNLIMITED])?);
     }
-    until_all(&world, &mut all, limit(size)).await?;
-    let rate = size as f64 / all[0].began.elapsed().as_secs_f64();
+    until_shared(&mut all).await?;
+    let since = Instant::now();
+    run.fill(&mut world, size).await?;
+    until_good(&world, &mut all).await?;
+    let rate = size as f64 / since.elapsed().as_secs_f64();
     world.verify().await?;
-    let row = Row::new(size, format!("cold convergence, {SEVERAL} shards, --rate-limit=0"), rate, Unit::PerSecond);
-    run.row(row.of(ceiling.rate, "the ceiling"));
+    let what = format!("{SEVERAL} shards: created as they are made, --rate-limit=0");
+    run.row(Row::new(size, what, rate, Unit::PerSecond).of(ceiling.rate, "the ceiling"));
     let memories = all.iter().map(|one| Ok(one.memory()?.now)).collect::<Result<Vec<f64>>>()?;
     let most = memories.into_iter().fold(0.0, f64::max);
     run.row(Row::new(size, format!("{SEVERAL} shards: resident memory of the largest"), most, Unit::Megabytes));
     for end in End::ALL {
         let since = Instant::now();
         end.of(all.remove(0)).await?;
-        until_all(&world, &mut all, limit(size)).await?;
-        told(
-            run,
-            Some(size),
-            &format!("{SEVERAL} shards: one {}, until all are worked on", end.told()),
-            &[since.elapsed()],
-        );
+        until_good(&world, &mut all).await?;
+        let what = format!("{SEVERAL} shards: one {}, until its resources are another's", end.told());
+        told(run, Some(size), &what, &[since.elapsed()]);
+        until_shared(&mut all).await?;
     }
     world.verify().await?;
     for one in all {
@@ -112,16 +112,27 @@ pub async fn shards(run: &mut Run<'_>, size: usize, ceiling: Ceiling) -> Result<
     Ok(())
 }
 
-/// Waits until every shard is worked on, and every resource is as it should be.
-async fn until_all(world: &World<'_>, all: &mut [Operator], limit: Duration) -> Result<()> {
-    until("all shards are worked on", limit, LOOK, async || {
-        let (mut shards, mut good) = (0.0, 0.0);
+/// Waits until every shard is worked on, by as many operators as there are.
+async fn until_shared(all: &mut [Operator]) -> Result<()> {
+    until("the shards are shared", PATIENCE, LOOK, async || {
+        let mut shards = Vec::new();
         for one in &mut *all {
-            let metrics = one.metrics().await?;
-            shards += metrics.shards();
-            good += metrics.good();
+            shards.push(one.metrics().await?.shards());
         }
-        Ok((shards >= SEVERAL as f64 && good >= world.count as f64).then_some(()))
+        let sum: f64 = shards.iter().sum();
+        Ok((sum == SEVERAL as f64 && !shards.contains(&0.0)).then_some(()))
+    })
+    .await
+}
+
+/// Waits until every resource is as it should be, by the word of who works on it.
+async fn until_good(world: &World<'_>, all: &mut [Operator]) -> Result<()> {
+    until("all resources are as they should be", limit(world.count), LOOK, async || {
+        let mut good = 0.0;
+        for one in &mut *all {
+            good += one.metrics().await?.good();
+        }
+        Ok((good >= world.count as f64).then_some(()))
     })
     .await
 }
