@@ -259,13 +259,19 @@ async fn what_another_shard_holds_is_not_taken_over() {
     room.until_shared_by(&all_three.each_ref(), &[]).await;
     let of = |shard: usize| room.namespaces.iter().find(|one| all().nth(shard).unwrap().has(one)).unwrap().clone();
     let (mine, theirs) = (of(0), of(1));
+    // Whoever has just come to work on a shard may see what comes in its first list.
+    for namespace in [&mine, &theirs] {
+        room.lab.namespace.clone_from(namespace);
+        room.lab.credential_with("before", json!({"name": format!("{namespace}-before")})).await;
+        room.lab.until_ready("before").await;
+    }
     room.lab.namespace = mine;
     room.lab.credential("openai").await;
     let id = room.lab.until_ready("openai").await.status.unwrap().id.unwrap();
     room.lab.namespace = theirs;
     room.lab.credential_with("other", json!({"externalId": id})).await;
     room.lab.until_reason("other", "NameConflict").await;
-    assert_eq!(room.lab.simulator.posts(), 1);
+    assert_eq!(room.lab.simulator.posts(), 3);
 }
 
 /// Processes of another number of shards wait until none of the first is left.

@@ -89,6 +89,35 @@ async fn a_pass_acts_on_nothing_older_than_what_was_seen() {
     assert_eq!((lab.simulator.posts(), lab.simulator.active_named("after").len()), (1, 1));
 }
 
+/// The API server has said that it is gone; the cache does not know for as long as it lags.
+#[tokio::test]
+async fn nothing_more_is_created_for_a_resource_that_is_gone_while_the_cache_shows_it() {
+    let mut lab = Lab::empty("lag").await;
+    lab.flags.retain(|flag| !flag.starts_with("--settle-period"));
+    let proxy = lab.use_proxy().await;
+    lab.start_operator();
+    lab.create(lab.manifest("openai")).await.unwrap();
+    lab.until_reason("openai", "SecretNotFound").await;
+    let lag = proxy.lag(|asked| asked.is_watch_on("toolzzcredentials"), usize::MAX);
+    lab.delete("openai").await;
+    lab.until_gone("openai").await;
+    lab.rotate("openai", "first").await;
+    lab.until_remote(|state| state.credentials().len() == 1).await;
+    let asked = |state: &test_kubeproxy::State| {
+        let gets = |asked: &Asked| asked.operation == Verb::Get && asked.resource == "toolzzcredentials";
+        state.journal().iter().filter(|entry| gets(&entry.asked)).count()
+    };
+    for material in ["second", "third"] {
+        let before = proxy.read(asked);
+        lab.rotate("openai", material).await;
+        // It is asked for each second, and once more for the new material.
+        proxy.until(|state| asked(state) >= before + 3).await;
+        assert_eq!(lab.simulator.posts(), 1, "for {material}");
+    }
+    drop(lag);
+    lab.operator().until_metric("toolzz_operator_resources{reason=\"Pending\"} 0").await;
+}
+
 #[tokio::test]
 async fn what_vanished_while_nobody_watched_is_deactivated() {
     let mut lab = Lab::empty("gap").await;
