@@ -1,41 +1,43 @@
 #!/usr/bin/env bash
-# Shows everything with the large counts, and puts the figures into the table of docs/guarantees.md. What has been shown of
-# the very same sources is not shown again. Every figure is there, or nothing is written. Arguments: only these targets,
-# without the table.
+# Shows everything with the large counts, and puts the figures into the table of docs/guarantees.md. Every figure is there, or
+# nothing is written. The figures of each target are kept in hack/proof, with what they are of: what has been shown of the very
+# same sources is not shown again, so a proof can be made in parts. Arguments: only these targets, without the table.
 set -euo pipefail
 # A proof is of the whole, with the seeds that are written down.
 unset MAKEFLAGS MAKEOVERRIDES WORKLOADS ONLY SEED CASES TOOLZZ_ONLY
 page=docs/guarantees.md
 targets=(model fuzz sequences schedules crashpoints takeovers kubernetes-faults remote-faults bugs)
-# What a target shows something of: the operator, and what the target is made of; not what only others are made of.
+# What a target shows something of: the operator, what the target is made of, and how it is called.
 sources() {
-    local whole=(Makefile Cargo.lock Cargo.toml src) e2e=:!tests/e2e
     # Its unit tests are no part of the operator.
     local no_unit_tests=(':(exclude,glob)src/**/'{tests.rs,tests/**,*_tests.rs})
-    local operator=("${whole[@]}" "${no_unit_tests[@]}")
-    local room=("${operator[@]}" tests crds charts :!tests/model :!tests/bugs :!tests/bench)
-    case $1 in
+    local room=(Cargo.lock Cargo.toml src "${no_unit_tests[@]}" crds tests/{controlplane,kubeproxy,simulator})
+    room+=(tests/e2e/{support,leaks}.rs)
+    local runs=(tests/e2e/{runs,workloads,adoption}.rs)
+    local target=$1
+    case $target in
     # The planner rests on the resources' definitions and on nothing else.
-    model) set -- Makefile Cargo.lock Cargo.toml src/lib.rs src/{api,plan} "${no_unit_tests[@]}" tests/model ;;
-    fuzz) set -- "${whole[@]}" ;;
-    crashpoints | takeovers) set -- "${room[@]}" $e2e/{kubernetes_faults,remote_{faults,lives},schema,sequences,lives,dice}.rs ;;
-    kubernetes-faults) set -- "${room[@]}" $e2e/{crashpoints,remote_{faults,lives},schema,sequences,lives,dice}.rs ;;
-    remote-faults) set -- "${room[@]}" $e2e/{crashpoints,kubernetes_faults,sequences,lives}.rs ;;
-    sequences | schedules) set -- "${room[@]}" $e2e/{crashpoints,kubernetes_faults,remote_{faults,lives},schema}.rs ;;
-    bugs) set -- "${whole[@]}" tests crds charts :!tests/bench ;;
+    model) set -- Cargo.lock Cargo.toml src/lib.rs src/{api,plan} "${no_unit_tests[@]}" tests/model ;;
+    fuzz) set -- Cargo.lock Cargo.toml src/lib.rs src/{api,plan,remote} ;;
+    crashpoints | takeovers) set -- "${room[@]}" "${runs[@]}" tests/e2e/crashpoints.rs ;;
+    kubernetes-faults) set -- "${room[@]}" "${runs[@]}" charts tests/e2e/{kubernetes_faults,chart}.rs ;;
+    remote-faults) set -- "${room[@]}" tests/e2e/{remote_faults,remote_lives,connections,schema,dice}.rs ;;
+    sequences | schedules) set -- "${room[@]}" "${runs[@]}" tests/e2e/{sequences,lives,dice,leader}.rs ;;
+    bugs) set -- Cargo.lock Cargo.toml src tests crds charts :!tests/bench ;;
     esac
-    git ls-files -s -- "$@" | git hash-object --stdin
+    { git ls-files -s -- "$@"; sed -n "/^$target:/,/^$/p" Makefile; } | git hash-object --stdin
 }
-figures() { echo "target/proof/$1-$(sources "$1")"; }
+figures() { echo "hack/proof/$1"; }
+is_shown() { [ "$(cat "$(figures "$1")/sources" 2>/dev/null)" = "$(sources "$1")" ]; }
 
 git diff --quiet HEAD -- Makefile Cargo.lock Cargo.toml src tests crds charts || { echo "there are changes that are not committed: a proof is of a commit" >&2; exit 1; }
 for target in "${@:-${targets[@]}}"; do
-    kept=$(figures "$target")
-    if [ ! -e "$kept/done" ]; then
+    if ! is_shown "$target"; then
+        kept=$(figures "$target")
         rm -rf "$kept"
         mkdir -p "$kept"
         TOOLZZ_PROOF="$PWD/$kept" make --no-print-directory "$target"
-        touch "$kept/done"
+        sources "$target" > "$kept/sources"
     fi
 done
 [ $# = 0 ] || exit 0
