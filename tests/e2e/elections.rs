@@ -104,7 +104,7 @@ async fn a_leader_that_cannot_reach_its_lease_stops_writing_to_toolzz() {
 async fn a_leader_that_wakes_with_much_to_do_sends_none_of_it() {
     let mut lab = lab("much").await;
     // Longer than it sleeps: the listing it waits for is not given up.
-    lab.flags.retain(|flag| !flag.starts_with("--request-timeout") && !flag.starts_with("--settle-period"));
+    lab.drop_flags(&["--request-timeout", "--settle-period"]);
     lab.flags.extend(["--request-timeout=60s", "--settle-period=70s"].map(str::to_owned));
     let names: Vec<String> = (0..40).map(|number| format!("c{number:02}")).collect();
     for name in &names {

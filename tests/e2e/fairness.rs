@@ -74,41 +74,47 @@ async fn a_tenant_who_is_throttled_holds_nobody_up() {
     lab.until_ready("red-0").await;
 }
 
-/// One worker, a create that is under way, and forty that were there when the operator started.
+/// Starts an operator with one worker, and with the time limits that users get.
+fn one_worker(lab: &mut Lab) {
+    lab.flags.push("--concurrency=1".to_owned());
+    lab.drop_flags(&["--request-timeout", "--settle-period"]);
+    lab.start_operator();
+}
+
+/// A create that is under way, forty that were there when the operator started, and a new one.
 async fn backlog(prefix: &str) -> (Lab, Gate) {
     let mut lab = Lab::empty(prefix).await;
     for number in 0..40 {
         lab.credential(&format!("old-{number}")).await;
     }
     let gate = lab.simulator.hold_next(1, Operation::Create, Point::BeforeCommit);
-    lab.flags.push("--concurrency=1".to_owned());
-    lab.flags.retain(|flag| !flag.starts_with("--request-timeout") && !flag.starts_with("--settle-period"));
-    lab.start_operator();
+    one_worker(&mut lab);
     held(&gate).await;
     // The others, and once more the one at work: its Secret was listed after it began.
-    lab.operator.as_ref().unwrap().until_metric("toolzz_operator_queue_length 40").await;
+    let operator = lab.operator.as_ref().unwrap();
+    operator.until_metric("toolzz_operator_queue_length 40").await;
+    lab.credential("new").await;
+    operator.until_metric("toolzz_operator_queue_length 41").await;
     (lab, gate)
+}
+
+/// How many were created before the new one.
+fn place_of_new(lab: &Lab) -> Option<usize> {
+    lab.simulator.read(|state| state.credentials().iter().position(|one| one.final_name() == "new"))
 }
 
 #[tokio::test]
 async fn what_a_user_does_goes_before_what_was_there_already() {
     let (lab, gate) = backlog("lane").await;
-    let operator = lab.operator.as_ref().unwrap();
-    lab.credential("new").await;
-    operator.until_metric("toolzz_operator_queue_length 41").await;
     gate.release();
     lab.until_ready("new").await;
-    let place = lab.simulator.read(|state| state.credentials().iter().position(|one| one.final_name() == "new"));
-    assert_eq!(place, Some(1), "the next one after that which was being made");
+    assert_eq!(place_of_new(&lab), Some(1), "the next one after that which was being made");
 }
 
 /// It is tried again when the pause is over, and not when all that was there has been done.
 #[tokio::test]
 async fn a_create_that_is_throttled_once_does_not_go_to_the_end() {
     let (lab, gate) = backlog("throttled").await;
-    let operator = lab.operator.as_ref().unwrap();
-    lab.credential("new").await;
-    operator.until_metric("toolzz_operator_queue_length 41").await;
     // The next create is the new one's.
     let pause = Fault::retry_after_seconds(429, 1);
     let rule =
@@ -116,18 +122,16 @@ async fn a_create_that_is_throttled_once_does_not_go_to_the_end() {
     gate.release();
     lab.until_ready("new").await;
     assert_eq!(lab.simulator.hits(rule), 1);
-    let place = lab.simulator.read(|state| state.credentials().iter().position(|one| one.final_name() == "new"));
     // Nothing is sent during the pause; after it one place in eight is for what was there.
-    assert!(place.unwrap() < 20, "{place:?} of 41");
+    let place = place_of_new(&lab).unwrap();
+    assert!(place < 20, "{place} of 41");
 }
 
 /// Of what somebody does in one namespace.
 #[tokio::test]
 async fn an_edit_goes_before_what_is_being_made() {
     let mut lab = Lab::empty("edit").await;
-    lab.flags.push("--concurrency=1".to_owned());
-    lab.flags.retain(|flag| !flag.starts_with("--request-timeout") && !flag.starts_with("--settle-period"));
-    lab.start_operator();
+    one_worker(&mut lab);
     lab.credential("there").await;
     lab.until_ready("there").await;
     let gate = lab.simulator.hold_next(1, Operation::Create, Point::BeforeCommit);

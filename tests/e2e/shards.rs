@@ -183,22 +183,33 @@ async fn one_that_sleeps_through_its_lease_writes_nothing_when_it_wakes() {
 }
 
 impl Shards {
+    /// One has all shards, and a call for that one which it gives first is under way.
+    async fn at_work(&mut self, operation: Operation, point: Point) -> (Operator, Gate) {
+        self.lab.drop_flags(&["--request-timeout", "--settle-period"]);
+        let first = self.lab.another_operator();
+        self.until_shared_by(&[&first], &[]).await;
+        self.lab.namespace = self.namespace_of(SHARDS - 1);
+        let gate = self.lab.simulator.hold_next(1, operation, point);
+        self.lab.credential("openai").await;
+        held(&gate).await;
+        (first, gate)
+    }
+
+    fn namespace_of(&self, shard: u16) -> String {
+        let share = all().find(|share| share.shard() == shard).unwrap();
+        self.namespaces.iter().find(|namespace| share.has(namespace)).unwrap().clone()
+    }
+
     /// A create of the shard that an operator with all of them gives first is under way, when another asks for one.
     async fn asked_for_while_at_work(&mut self) -> (Operator, Operator, Gate) {
         // Nothing ends by itself meanwhile.
-        let short = ["--lease-duration", "--request-timeout", "--settle-period"];
-        self.lab.flags.retain(|flag| !short.iter().any(|name| flag.starts_with(name)));
+        self.lab.drop_flags(&["--lease-duration"]);
         self.lab.flags.extend(["--lease-duration=5m".to_owned(), "--lease-retry-period=500ms".to_owned()]);
-        let first = self.lab.another_operator();
-        let holders = self.until_shared_by(&[&first], &[]).await;
-        let last = all().last().unwrap();
-        self.lab.namespace = self.namespaces.iter().find(|namespace| last.has(namespace)).unwrap().clone();
-        let gate = self.lab.simulator.hold_next(1, Operation::Create, Point::AfterCommit);
-        self.lab.credential("openai").await;
-        held(&gate).await;
+        let (first, gate) = self.at_work(Operation::Create, Point::AfterCommit).await;
+        let holders = self.holders().await;
         let second = self.lab.another_operator();
         self.until_asked(4).await;
-        assert_eq!(self.holders().await, holders.into_iter().map(Some).collect::<Vec<_>>());
+        assert_eq!(self.holders().await, holders);
         (first, second, gate)
     }
 }
@@ -219,15 +230,8 @@ async fn a_shard_is_handed_over_when_what_is_under_way_has_ended() {
 #[tokio::test]
 async fn a_shard_that_is_handed_over_is_renewed_until_the_work_has_ended() {
     let mut room = Shards::new("renewed").await;
-    room.lab.flags.retain(|flag| !flag.starts_with("--request-timeout") && !flag.starts_with("--settle-period"));
-    let mut first = room.lab.another_operator();
-    room.until_shared_by(&[&first], &[]).await;
-    let last = all().last().unwrap();
-    room.lab.namespace = room.namespaces.iter().find(|namespace| last.has(namespace)).unwrap().clone();
     // A listing is waited for as long as the request timeout: longer than the lease.
-    let gate = room.lab.simulator.hold_next(1, Operation::List, Point::BeforeCommit);
-    room.lab.credential("openai").await;
-    held(&gate).await;
+    let (mut first, gate) = room.at_work(Operation::List, Point::BeforeCommit).await;
     let second = room.lab.another_operator();
     room.until_asked(usize::try_from(LEASE.as_secs() * 2).unwrap()).await;
     assert_eq!(first.ended(), None);
@@ -257,8 +261,7 @@ async fn what_another_shard_holds_is_not_taken_over() {
     let mut room = Shards::new("held").await;
     let all_three = [room.lab.another_operator(), room.lab.another_operator(), room.lab.another_operator()];
     room.until_shared_by(&all_three.each_ref(), &[]).await;
-    let of = |shard: usize| room.namespaces.iter().find(|one| all().nth(shard).unwrap().has(one)).unwrap().clone();
-    let (mine, theirs) = (of(0), of(1));
+    let (mine, theirs) = (room.namespace_of(0), room.namespace_of(1));
     // Whoever has just come to work on a shard may see what comes in its first list.
     for namespace in [&mine, &theirs] {
         room.lab.namespace.clone_from(namespace);

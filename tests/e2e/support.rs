@@ -152,6 +152,11 @@ impl Lab {
         self.operator = Some(self.another_operator());
     }
 
+    /// Of what these flags say, the operator's own default holds.
+    pub fn drop_flags(&mut self, names: &[&str]) {
+        self.flags.retain(|flag| !names.iter().any(|name| flag.starts_with(name)));
+    }
+
     pub fn another_operator(&self) -> Operator {
         self.operator_with(DEFAULT_TOKEN)
     }

@@ -98,17 +98,19 @@ async fn bench(arguments: &Arguments) -> Result<()> {
     };
     let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
     let (only, begun) = (arguments.only.clone(), Instant::now());
-    let mut run = Run { programs: &programs, http, report, only, begun, kept: out.join("report.json") };
+    let mut run = Run { programs: &programs, http, report, only, begun, kept: out.join("report.json"), failed: None };
     run.say(&run.report.machine);
-    let outcome = measure(&mut run, arguments).await;
+    measure(&mut run, arguments).await;
 
     for row in figures::growth(&run.report.growth) {
         run.row(row);
     }
-    let report = run.report;
+    let Run { report, failed, .. } = run;
     let (targets, met) = report.targets();
     writeln!(io::stdout().lock(), "{}\n{met} of {targets} targets are met", report.table())?;
-    outcome?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
     if arguments.only.is_empty() {
         let write = |name: &str, text: String| {
             let path = out.join(name);
@@ -120,16 +122,14 @@ async fn bench(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-async fn measure(run: &mut Run<'_>, arguments: &Arguments) -> Result<()> {
-    // What one part is too much for is no reason to leave the others out.
-    let mut first = Ok(());
+async fn measure(run: &mut Run<'_>, arguments: &Arguments) {
     if run.wants(Part::Start) {
         let outcome = phases::start(run, arguments.image.as_deref()).await;
-        first = first.and(run.failed(outcome));
+        run.part(outcome);
     }
     if run.wants(Part::Plan) {
         let outcome = phases::plan(run, &arguments.criterion);
-        first = first.and(run.failed(outcome));
+        run.part(outcome);
     }
     let mut sizes = arguments.sizes.clone();
     sizes.sort_unstable();
@@ -138,17 +138,15 @@ async fn measure(run: &mut Run<'_>, arguments: &Arguments) -> Result<()> {
     for (index, size) in sizes.into_iter().enumerate() {
         let unrelated = (Some(size) == beside).then_some(arguments.unrelated);
         let outcome = phases::of_size(run, size, index == 0, unrelated).await;
-        first = first.and(outcome);
+        run.part(outcome);
     }
     if run.wants(Part::Takeover) {
         let outcome = phases::takeover(run).await;
-        first = first.and(run.failed(outcome));
+        run.part(outcome);
     }
     if run.wants(Part::Fairness) {
-        let outcome = phases::fairness(run, arguments.crowd).await;
-        first = first.and(outcome);
+        phases::fairness(run, arguments.crowd).await;
     }
-    first
 }
 
 /// How to have the same again.

@@ -27,6 +27,8 @@ pub struct Run<'a> {
     pub begun: Instant,
     /// Where the figures are kept that there are so far.
     pub kept: PathBuf,
+    /// What failed first.
+    pub failed: Option<Error>,
 }
 
 /// A part of the benchmark.
@@ -101,9 +103,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Tells at once what failed.
-    pub fn failed(&self, outcome: Result<()>) -> Result<()> {
-        outcome.inspect_err(|error| self.say(format!("FAILED: {error}")))
+    /// Tells at once what failed. What one part is too much for is no reason to leave the others out.
+    pub fn part(&mut self, outcome: Result<()>) {
+        if let Err(error) = outcome {
+            self.say(format!("FAILED: {error}"));
+            self.failed.get_or_insert(error);
+        }
     }
 
     /// Keeps a figure for the plot.

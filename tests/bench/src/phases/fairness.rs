@@ -57,24 +57,20 @@ impl Trouble {
     }
 }
 
-pub async fn fairness(run: &mut Run<'_>, size: usize) -> Result<()> {
-    let mut first = Ok(());
+pub async fn fairness(run: &mut Run<'_>, size: usize) {
     for trouble in Trouble::ALL {
-        let waited = match beside(run, trouble, size).await {
-            Ok(waited) => waited,
-            Err(error) => {
-                first = first.and(run.failed(Err(error)));
-                continue;
-            }
-        };
-        let what = format!("another tenant's create, while {} of one tenant {}", grouped(size), trouble.told());
-        for (name, percent) in [("p50", 50), ("the longest", 100)] {
-            let time = percentile(&waited, percent).unwrap_or_default();
-            let row = Row::new(size, format!("{what}: {name}"), time.as_secs_f64(), Unit::Seconds);
-            run.row(if percent == 100 { row.target(Target::AtMost(AIM)) } else { row });
-        }
+        let outcome = beside(run, trouble, size).await.map(|waited| told(run, trouble, size, &waited));
+        run.part(outcome);
     }
-    first
+}
+
+fn told(run: &mut Run<'_>, trouble: Trouble, size: usize, waited: &[Duration]) {
+    let what = format!("another tenant's create, while {} of one tenant {}", grouped(size), trouble.told());
+    for (name, percent) in [("p50", 50), ("the longest", 100)] {
+        let time = percentile(waited, percent).unwrap_or_default();
+        let row = Row::new(size, format!("{what}: {name}"), time.as_secs_f64(), Unit::Seconds);
+        run.row(if percent == 100 { row.target(Target::AtMost(AIM)) } else { row });
+    }
 }
 
 async fn beside(run: &Run<'_>, trouble: Trouble, size: usize) -> Result<Vec<Duration>> {

@@ -31,20 +31,19 @@ pub async fn of_size(run: &mut Run<'_>, size: usize, smallest: bool, unrelated: 
         return Ok(());
     }
     let ceiling = ceiling_of(run, size).await?;
-    let mut outcome = Ok(());
     if shipped {
-        let shipped = cold::shipped(run, size, ceiling).await;
-        outcome = outcome.and(run.failed(shipped));
+        let outcome = cold::shipped(run, size, ceiling).await;
+        run.part(outcome);
     }
     if settled {
-        let settled = settled_of(run, size, ceiling, unrelated).await;
-        outcome = outcome.and(run.failed(settled));
+        let outcome = settled_of(run, size, ceiling, unrelated).await;
+        run.part(outcome);
     }
     if shards {
-        let shards = several::shards(run, size, ceiling).await;
-        outcome = outcome.and(run.failed(shards));
+        let outcome = several::shards(run, size, ceiling).await;
+        run.part(outcome);
     }
-    outcome
+    Ok(())
 }
 
 /// What is measured of one set of resources, from their creation to their deletion.
