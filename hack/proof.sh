@@ -34,8 +34,9 @@ git diff --quiet HEAD -- Makefile Cargo.lock Cargo.toml src tests crds charts ||
 for target in "${@:-${targets[@]}}"; do
     if ! is_shown "$target"; then
         kept=$(figures "$target")
-        rm -rf "$kept"
         mkdir -p "$kept"
+        # Kills of seeded bugs are kept one by one, each with what it is of.
+        find "$kept" -type f ! -name killed -delete
         TOOLZZ_PROOF="$PWD/$kept" make --no-print-directory "$target"
         sources "$target" > "$kept/sources"
     fi

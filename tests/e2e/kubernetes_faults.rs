@@ -207,8 +207,14 @@ async fn trouble(lab: &Lab, run: &Run<Trouble>, course: &Course) -> Result<(), F
             }]);
             let api: Api<CustomResourceDefinition> = Api::all(lab.client.clone());
             let patch = Patch::<()>::Json(serde_json::from_value(patch).unwrap());
-            api.patch("toolzzcredentials.toolzz.com.br", &PatchParams::default(), &patch).await.unwrap();
-            drop(gate);
+            let params = PatchParams::default();
+            let applied = api.patch("toolzzcredentials.toolzz.com.br", &params, &patch);
+            // However long the API server takes: what Toolzz gets is there within the settle period.
+            let passed = async {
+                tokio::time::sleep(AWAY).await;
+                drop(gate);
+            };
+            tokio::join!(applied, passed).0.unwrap();
             // Its watch was cut, so it began another.
             proxy.until(move |state| asked(state) > before).await;
         }

@@ -115,8 +115,11 @@ async fn nothing_more_is_created_for_a_resource_that_is_gone_while_the_cache_sho
     for material in ["second", "third"] {
         let before = proxy.read(asked);
         lab.rotate("openai", material).await;
-        // It is asked for each second, and once more for the new material.
-        proxy.until(|state| asked(state) >= before + 3).await;
+        tokio::select! {
+            // It is asked for each second, and once more for the new material.
+            () = proxy.until(|state| asked(state) >= before + 3) => {}
+            () = lab.until_remote(|state| state.counts(Operation::Create).received > posts) => {}
+        }
         assert_eq!(lab.simulator.posts(), posts, "for {material}");
     }
     drop(lag);

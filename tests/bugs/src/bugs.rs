@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 /// A bug to plant, and the tests that must find it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Bug {
     /// What it does.
     pub name: String,

@@ -5,8 +5,11 @@
 //!
 //! A bug is killed by a test that fails, and fails again when it alone is run. Whatever else goes wrong, such as a bug that
 //! does not compile or tests that do not end, shows nothing.
+//!
+//! With `TOOLZZ_PROOF`, a directory, each kill is kept there and not shown again while nothing changes that it rests on.
 
 mod bugs;
+mod kept;
 
 use std::{
     fs, io,
@@ -19,10 +22,13 @@ use std::{
 
 use bugs::Bug;
 use clap::Parser;
+use kept::Kept;
 use thiserror::Error;
 
 /// Longer than any of the tests takes.
 const LIMIT: Duration = Duration::from_secs(400);
+/// Longer than it takes to build everything.
+const BUILD_LIMIT: Duration = Duration::from_secs(3600);
 
 /// Plants each bug in a copy of the operator and runs the tests that must find it. Ends with an error if one survives.
 #[derive(Parser)]
@@ -81,16 +87,24 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
         copy.display()
     )?;
     mirror(&root, &copy)?;
-    if !matches!(cargo(&copy, &target, "build --workspace --bins")?, Ended::Well) {
+    if !matches!(cargo(&copy, &target, "build --workspace --bins", BUILD_LIMIT)?, Ended::Well) {
         return Err(Error::DoesNotCompile);
     }
+    let proof = std::env::var_os("TOOLZZ_PROOF").map(PathBuf::from);
+    let mut kept = Kept::read(proof.as_deref(), &copy)?;
     let mut healthy: Vec<&str> = Vec::new();
     let (mut survived, mut broken) = (0, 0);
     for (number, bug) in bugs.iter().enumerate() {
         let begun = Instant::now();
-        let fate = fate(bug, &copy, &target, &mut healthy)?;
+        let fate = match kept.killer(bug) {
+            Some(by) => Fate::Killed(by),
+            None => fate(bug, &copy, &target, &mut healthy)?,
+        };
         let (word, why) = match &fate {
-            Fate::Killed(by) => ("killed  ", format!("by {by}")),
+            Fate::Killed(by) => {
+                kept.keep(bug, by)?;
+                ("killed  ", format!("by {by}"))
+            }
             Fate::Survived => {
                 survived += 1;
                 ("SURVIVED", "no test fails".to_owned())
@@ -105,8 +119,8 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
     }
     let figure = format!("{} killed of {}", bugs.len() - survived - broken, bugs.len());
     writeln!(out, "seeded bugs: {figure}")?;
-    if let Some(directory) = std::env::var_os("TOOLZZ_PROOF") {
-        write(&Path::new(&directory).join("seeded-bugs"), &figure)?;
+    if let Some(directory) = proof {
+        write(&directory.join("seeded-bugs"), &figure)?;
     }
     if survived + broken == 0 { Ok(()) } else { Err(Error::NotAllKilled { survived, broken }) }
 }
@@ -124,7 +138,7 @@ fn fate<'a>(bug: &'a Bug, copy: &Path, target: &Path, healthy: &mut Vec<&'a str>
     let arguments = test(&bug.test, "");
     // A test that is red without the bug shows nothing.
     if !healthy.contains(&bug.test.as_str()) {
-        if !matches!(cargo(copy, target, &arguments)?, Ended::Well) {
+        if !matches!(cargo(copy, target, &arguments, LIMIT)?, Ended::Well) {
             return Ok(Fate::ShowsNothing("its tests fail without it"));
         }
         healthy.push(&bug.test);
@@ -138,10 +152,10 @@ fn fate<'a>(bug: &'a Bug, copy: &Path, target: &Path, healthy: &mut Vec<&'a str>
 }
 
 fn with_bug(bug: &Bug, copy: &Path, target: &Path, arguments: &str) -> Result<Fate, Error> {
-    if !matches!(cargo(copy, target, &test(&bug.test, "--no-run"))?, Ended::Well) {
+    if !matches!(cargo(copy, target, &test(&bug.test, "--no-run"), LIMIT)?, Ended::Well) {
         return Ok(Fate::ShowsNothing("it does not compile"));
     }
-    let by = match cargo(copy, target, arguments)? {
+    let by = match cargo(copy, target, arguments, LIMIT)? {
         Ended::Well => return Ok(Fate::Survived),
         Ended::TooLate if bug.hangs => return Ok(Fate::Killed("a test that does not end".to_owned())),
         Ended::TooLate => return Ok(Fate::ShowsNothing("its tests do not end")),
@@ -157,7 +171,7 @@ fn with_bug(bug: &Bug, copy: &Path, target: &Path, arguments: &str) -> Result<Fa
         ["--test", name, ..] => [&binary[..words], &["--test", name]].concat().join(" "),
         _ => [&binary[..words], &["--lib"]].concat().join(" "),
     };
-    match cargo(copy, target, &test(&alone, &format!("-- --exact {by}")))? {
+    match cargo(copy, target, &test(&alone, &format!("-- --exact {by}")), LIMIT)? {
         Ended::Badly(output) if failed(&output) == Some(&by) => Ok(Fate::Killed(by)),
         _ => Ok(Fate::ShowsNothing("a test fails once and then not")),
     }
@@ -184,8 +198,8 @@ enum Ended {
     TooLate,
 }
 
-/// Runs cargo with these arguments, after variables of its environment, within the time for it.
-fn cargo(copy: &Path, target: &Path, arguments: &str) -> Result<Ended, Error> {
+/// Runs cargo with these arguments, after variables of its environment, within the limit.
+fn cargo(copy: &Path, target: &Path, arguments: &str, limit: Duration) -> Result<Ended, Error> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // What the copy does is no part of what is kept for `make proof`.
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TOOLZZ_")) {
@@ -210,7 +224,7 @@ fn cargo(copy: &Path, target: &Path, arguments: &str) -> Result<Ended, Error> {
             let output = String::from_utf8_lossy(&output).into_owned();
             return Ok(if status.success() { Ended::Well } else { Ended::Badly(output) });
         }
-        if begun.elapsed() > LIMIT {
+        if begun.elapsed() > limit {
             let group = format!("-{}", child.id());
             let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
             let _ = child.wait();
