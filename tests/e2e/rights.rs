@@ -188,7 +188,8 @@ impl Right {
             ("secrets" | "configmaps", "delete") => says("cannot be removed"),
             // A connection of an earlier room may not get its Secret either.
             (resource @ ("secrets" | "configmaps"), verb) => {
-                says(&format!("may not {verb} {}", resource.trim_end_matches('s'))) && says(self.namespace(lab))
+                let here = says(&lab.namespace) || says(&lab.home);
+                says(&format!("may not {verb} {}", resource.trim_end_matches('s'))) && here
             }
             ("events", _) => says("an event is not written"),
             ("toolzzcredentials" | "toolzzcredentials/status", _) => says("kubernetes api: 403"),
