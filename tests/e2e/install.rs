@@ -1,24 +1,25 @@
 //! The chart as a release of Helm's, and what the checkers have to say of its objects.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 use test_controlplane::{schemas, tool};
 use toolzz_simulator::DEFAULT_TOKEN;
 
 use super::{
-    chart::{IMAGE, as_installed},
+    chart::{CHART, IMAGE, as_installed},
     docs::{Page, ROOT, files},
     support::*,
 };
 
-const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/toolzz-operator");
 /// The chart before this one, as it was packaged.
 const FORMER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/fixtures/toolzz-operator-0.1.0.tgz");
 
@@ -155,7 +156,7 @@ async fn the_checkers_accept_the_objects_of_every_set_of_values() {
         .into();
     schemas::write(&plane.client().await.unwrap(), &known, &folder).await.unwrap();
     let reasons = fs::read_to_string(Path::new(CHART).join("README.md")).unwrap();
-    let sets: Vec<_> = fs::read_dir(Path::new(CHART).join("ci")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let sets = files("charts/toolzz-operator/ci", "yaml");
     assert!(sets.len() > 5);
     for set in sets {
         let mut template = plane.helm(["template", "op", CHART, "--namespace", "toolzz", "-f"]);
@@ -180,6 +181,126 @@ async fn the_checkers_accept_the_objects_of_every_set_of_values() {
             }
         }
     }
+}
+
+/// That of `helm test` too.
+#[tokio::test]
+async fn every_pod_is_admitted_where_only_restricted_ones_are() {
+    let lab = Lab::empty("restricted").await;
+    // Of what makes pods the API server only warns.
+    let levels = ["enforce", "warn"].map(|mode| format!("pod-security.kubernetes.io/{mode}=restricted"));
+    lab.kubectl(&["label", "namespace", &lab.namespace, &levels[0], &levels[1]]);
+    let file = lab.directory.join("pod.json");
+    let apply = |object: &Value| {
+        fs::write(&file, object.to_string()).unwrap();
+        let args = ["apply", "--server-side", "--dry-run=server", "-f"];
+        let applied = lab.plane.kubectl(args).arg(&file).output().unwrap();
+        (applied.status.success(), String::from_utf8_lossy(&applied.stderr).into_owned())
+    };
+    let mut places = BTreeSet::new();
+    for set in files("charts/toolzz-operator/ci", "yaml") {
+        let mut template = lab.plane.helm(["template", "op", CHART, "-n", &lab.namespace, "-f"]);
+        template.arg(&set);
+        let objects: Vec<Value> = serde_saphyr::from_multiple(&output(template)).unwrap();
+        for object in objects {
+            let place = match object["kind"].as_str() {
+                Some("Deployment") => "/spec/template/spec",
+                Some("Pod") => "/spec",
+                _ => continue,
+            };
+            places.insert(place);
+            // It would have been seen. The API server learns of a label, and makes an account for pods, some moment after.
+            let mut privileged = object.clone();
+            let pod = privileged.pointer_mut(place).unwrap();
+            pod["containers"][0]["securityContext"] = json!({"privileged": true});
+            let seen = async {
+                while !apply(&privileged).1.contains("PodSecurity") {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            };
+            let seen = tokio::time::timeout(Duration::from_secs(60), seen).await;
+            seen.unwrap_or_else(|_| panic!("{}: {:?}", set.display(), apply(&privileged)));
+            let (admitted, said) = apply(&object);
+            assert!(admitted && !said.contains("PodSecurity"), "{}: {said}", set.display());
+        }
+    }
+    assert_eq!(places.len(), 2, "{places:?}");
+}
+
+/// The definitions of the repository. With their types: a number is the same whether it is written as 1 or as 1.0.
+fn definitions() -> Vec<CustomResourceDefinition> {
+    let read = |file: PathBuf| {
+        let definition: Value = serde_saphyr::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+        serde_json::from_value(definition).unwrap()
+    };
+    let all: Vec<_> = files("crds", "yaml").into_iter().map(read).collect();
+    assert_eq!(all.len(), 3);
+    all
+}
+
+/// What stands in files is rendered as it stands there.
+#[test]
+fn definitions_alerts_and_dashboard_are_those_of_the_files() {
+    let mut template = Command::new(tool("helm").unwrap());
+    template.args(["template", "op", CHART, "-f", &format!("{CHART}/ci/platform-values.yaml")]);
+    let rendered: Vec<Value> = serde_saphyr::from_multiple(&output(template)).unwrap();
+    let named = |kind: &str, name: &str| {
+        let so = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
+        rendered.iter().find(so).unwrap_or_else(|| panic!("no {kind} {name}"))
+    };
+    let read = |path: &Path| fs::read_to_string(path).unwrap();
+
+    for definition in definitions() {
+        let name = definition.metadata.name.as_deref().unwrap();
+        let found = named("CustomResourceDefinition", name).clone();
+        let found: CustomResourceDefinition = serde_json::from_value(found).unwrap();
+        assert_eq!(found.spec, definition.spec, "{name}");
+    }
+
+    let folder = Path::new(CHART).join("files");
+    let alerts: Value = serde_saphyr::from_str(&read(&folder.join("alerts.yaml"))).unwrap();
+    assert_eq!(named("PrometheusRule", "op-toolzz-operator")["spec"], alerts);
+    let dashboard = &named("ConfigMap", "op-toolzz-operator-dashboard")["data"]["op-toolzz-operator.json"];
+    assert_eq!(dashboard.as_str().unwrap().trim(), read(&folder.join("dashboard.json")).trim());
+}
+
+/// The values whose fields are not the chart's to name: those of a parent chart, and what Kubernetes or the Prometheus
+/// operator has the fields of.
+const OPEN: [&str; 10] = [
+    "/definitions/objects/items",
+    "/definitions/peers/items/properties/namespaceSelector",
+    "/definitions/peers/items/properties/podSelector",
+    "/properties/affinity",
+    "/properties/global",
+    "/properties/livenessProbe",
+    "/properties/podSecurityContext",
+    "/properties/readinessProbe",
+    "/properties/resources",
+    "/properties/securityContext",
+];
+
+/// Finds the objects of this schema that may have fields that it does not name. A map has none that could be named: its
+/// schema says what each of them is.
+fn find_open(schema: &Value, place: &str, open: &mut BTreeSet<String>) {
+    match schema {
+        Value::Array(parts) => parts.iter().for_each(|part| find_open(part, place, open)),
+        Value::Object(parts) => {
+            let closed = matches!(parts.get("additionalProperties"), Some(Value::Bool(false) | Value::Object(_)));
+            if schema["type"] == "object" && !closed {
+                open.insert(place.to_owned());
+            }
+            parts.iter().for_each(|(name, part)| find_open(part, &format!("{place}/{name}"), open));
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn every_object_among_the_values_is_closed_or_somebody_elses() {
+    let schema = fs::read_to_string(Path::new(CHART).join("values.schema.json")).unwrap();
+    let mut open = BTreeSet::new();
+    find_open(&serde_json::from_str(&schema).unwrap(), "", &mut open);
+    assert_eq!(open, BTreeSet::from(OPEN.map(str::to_owned)));
 }
 
 /// The manifest of this kind.
@@ -239,6 +360,27 @@ fn the_gitops_examples_name_this_chart_and_values_that_it_takes() {
         template.args(["template", "op", CHART, "-f", "-"]);
         let (taken, said) = fed(template, &values.to_string());
         assert!(taken && said.contains("registry.example.com/toolzz-operator:"), "{values}: {said}");
+    }
+}
+
+#[test]
+fn flux_waits_for_kinds_that_there_are_and_in_an_order_that_there_is() {
+    let text = fs::read_to_string(Path::new(ROOT).join("integrations/flux/toolzz.yaml")).unwrap();
+    let steps: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+    let all = |field: &str| -> Vec<&Value> {
+        steps.iter().flat_map(|step| step["spec"][field].as_array().into_iter().flatten()).collect()
+    };
+    let (definitions, checks) = (definitions(), all("healthChecks"));
+    assert!(!checks.is_empty());
+    for check in checks {
+        let is_defined = definitions.iter().any(|CustomResourceDefinition { spec, .. }| {
+            let mut versions = spec.versions.iter().map(|version| format!("{}/{}", spec.group, version.name));
+            check["kind"] == spec.names.kind && versions.any(|version| check["apiVersion"] == version)
+        });
+        assert!(is_defined, "there is no such kind: {check}");
+    }
+    for before in all("dependsOn") {
+        assert!(steps.iter().any(|step| step["metadata"]["name"] == before["name"]), "nothing is called {before}");
     }
 }
 

@@ -110,6 +110,38 @@ fn the_panel_of_leaders_asks_what_the_alerts_ask() {
     }
 }
 
+#[test]
+fn what_an_alert_asks_for_is_shown_by_a_panel() {
+    let all = expressions();
+    let (panels, alerts): (Vec<_>, Vec<_>) = all.iter().partition(|(place, _)| place == "a panel");
+    let shown: BTreeSet<&str> =
+        panels.iter().flat_map(|(_, expression)| words(expression, "toolzz_operator_")).collect();
+    assert!(alerts.len() >= 18, "{alerts:?}");
+    for (alert, expression) in alerts {
+        for name in words(expression, "toolzz_operator_") {
+            assert!(shown.contains(name), "{alert}: no panel shows {name}");
+        }
+    }
+}
+
+#[test]
+fn panels_of_what_waits_and_of_what_is_stalled_name_every_such_reason() {
+    let of = |class: Class| -> BTreeSet<&str> {
+        Reason::ALL.iter().filter(|reason| reason.class() == class).map(|reason| reason.as_str()).collect()
+    };
+    let classes = [of(Class::Waiting), of(Class::Stalled)];
+    let all = expressions();
+    let panels = all.iter().filter(|(place, _)| place == "a panel");
+    let lists = panels.map(|(_, expression)| values(expression, "reason").into_iter().collect::<BTreeSet<_>>());
+    let lists: Vec<_> = lists.filter(|list| list.len() > 1).collect();
+    for list in &lists {
+        assert!(classes.contains(list), "a panel asks for some reasons of a kind, or of several: {list:?}");
+    }
+    for class in &classes {
+        assert!(lists.contains(class), "no panel asks for {class:?}");
+    }
+}
+
 /// Of a unity that several shards read, each sees the same strays.
 #[test]
 fn strays_are_not_added_up_over_the_pods_of_an_installation() {

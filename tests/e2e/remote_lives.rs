@@ -270,7 +270,7 @@ impl Case {
     /// Ready, and one active credential of this name with this material; the user's part is done on the way.
     async fn until_as_wished(&self, lab: &Lab, remote: &str, material: &str) {
         let begun = Instant::now();
-        let mut asked = 0;
+        let (mut asked, mut again) = (0, begun);
         loop {
             let object = lab.api().get(&self.name).await.unwrap();
             let text = serde_json::to_string(&object).unwrap();
@@ -283,8 +283,10 @@ impl Case {
                 if is_ready == "True" && status.retiring.is_empty() && self.holds(&id, remote, material) {
                     return;
                 }
-                // A single answer is final for the operator where the API says so: the user asks again.
-                if has_condition(&object, "Stalled") {
+                // A single answer is final for the operator where the API says so: the user asks again, but leaves time
+                // for an answer.
+                if has_condition(&object, "Stalled") && again <= Instant::now() {
+                    again = Instant::now() + Duration::from_secs(1 << asked);
                     asked += 1;
                     lab.annotate(&self.name, "toolzz.com.br/reconcile-requested-at", &asked.to_string()).await;
                 }

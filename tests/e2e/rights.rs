@@ -16,52 +16,67 @@ use serde_json::{Value, json};
 use test_kubeproxy::{Asked, Entry, Fault, Operation, Times};
 use toolzz_simulator::{DEFAULT_TOKEN, Token};
 
-use super::{chart::as_chart, connections::token, support::*};
+use super::{chart::as_chart, connections::token, docs::ROOT, support::*};
 
 /// Far beyond what anything takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Rooms at once: they mostly wait.
 const AT_ONCE: usize = 6;
 
-/// Each right, and what does not work without it. `own`: of the Role in the release's namespace.
-const NEEDED: [(&str, &str, &str); 37] = [
-    ("toolzzcredentials", "get", "going on after somebody else has written to the resource"),
-    ("toolzzcredentials", "list", "being ready"),
-    ("toolzzcredentials", "watch", "seeing an edit at once"),
-    ("toolzzcredentials", "patch", "recording what was created, and letting a deleted resource go"),
-    ("toolzzcredentials/status", "patch", "saying anything"),
-    ("toolzzconnections", "list", "using a tenant's connection"),
-    ("toolzzconnections", "watch", "seeing that one was edited"),
-    ("toolzzconnections/status", "patch", "saying how they are"),
-    ("secrets", "get", "reading key material and tokens"),
-    ("secrets", "list", "being ready"),
-    ("secrets", "watch", "seeing at once that key material has changed"),
-    ("secrets", "create", "making the Secret of a target"),
-    ("secrets", "patch", "writing the virtual key to it"),
-    ("secrets", "delete", "removing it when it is not asked for any more"),
-    ("configmaps", "get", "knowing whose the ConfigMap of a target is"),
-    ("configmaps", "list", "seeing that one was changed"),
-    ("configmaps", "watch", "the same, at once"),
-    ("configmaps", "create", "making the ConfigMap of a target"),
-    ("configmaps", "patch", "writing the virtual key to it"),
-    ("configmaps", "delete", "removing it when it is not asked for any more"),
-    ("events", "create", "saying what happened"),
-    ("own secrets", "get", "verifying records"),
-    ("own secrets", "create", "making the installation key at the first start"),
-    ("own leases", "get", "knowing who leads"),
-    ("own leases", "update", "leading for longer than one term"),
-    ("own leases", "create", "leading at all, the first time"),
-    ("own leases -0", "get", "knowing who works on a shard"),
-    ("own leases -0", "update", "working on it for longer than one term"),
-    ("own leases -1", "get", "the same of another one"),
-    ("own leases -1", "update", "the same of another one"),
-    ("own leases -asking", "get", "knowing who asks for a shard"),
-    ("own leases -asking", "update", "asking no more"),
-    ("clustertoolzzconnections", "list", "knowing the platform's connections"),
-    ("clustertoolzzconnections", "watch", "seeing that one was edited"),
-    ("clustertoolzzconnections/status", "patch", "saying how they are"),
-    ("namespaces", "list", "giving connections to namespaces by label"),
-    ("namespaces", "watch", "seeing that labels have changed"),
+// Tests that fail without a right: where there is such a one, one whose operator has the chart's rights and no others.
+const MAIN_JOB: &str = "chart::the_main_job_works_with_exactly_the_rights_of_the_chart_in_one_namespace";
+const NAMED: &str = "chart::only_secrets_that_are_named_are_read";
+const REACH: &str = "chart::one_namespace_out_of_reach_stops_nothing_elsewhere";
+const GIVEN: &str = "shared::confused_deputy_a_tenant_gets_what_it_is_given_and_nothing_else";
+const BY_LABEL: &str =
+    "shared::a_grant_by_label_follows_the_label_and_a_default_object_takes_the_place_of_the_flags_for_good";
+const ANSWERED: &str = "schema::connections_that_the_api_server_accepts_are_answered";
+const TARGET: &str = "targets::a_target_is_written_owned_and_put_right";
+const SECRET_TARGET: &str = "targets::a_target_that_is_not_its_own_is_not_touched";
+const LEADER: &str = "leader::one_works_and_the_other_takes_over_at_once_when_that_ends";
+const SHARDS: &str = "shards::three_share_the_work_and_one_that_comes_or_goes_doubles_nothing";
+/// Of what the other tests come to the same end without, or never ask for.
+const LIFE: &str = "rights::every_right_in_a_namespace_is_needed_and_none_is_missing";
+
+/// Each right, what does not work without it, and a test that needs it. `own`: of the Role in the release's namespace.
+const NEEDED: [(&str, &str, &str, &str); 37] = [
+    ("toolzzcredentials", "get", "going on after somebody else has written to the resource", LIFE),
+    ("toolzzcredentials", "list", "being ready", MAIN_JOB),
+    ("toolzzcredentials", "watch", "seeing an edit at once", MAIN_JOB),
+    ("toolzzcredentials", "patch", "recording what was created, and letting a deleted resource go", MAIN_JOB),
+    ("toolzzcredentials/status", "patch", "saying anything", MAIN_JOB),
+    ("toolzzconnections", "list", "using a tenant's connection", REACH),
+    ("toolzzconnections", "watch", "seeing that one was edited", GIVEN),
+    ("toolzzconnections/status", "patch", "saying how they are", ANSWERED),
+    ("secrets", "get", "reading key material and tokens", MAIN_JOB),
+    ("secrets", "list", "being ready", MAIN_JOB),
+    ("secrets", "watch", "seeing at once that key material has changed", MAIN_JOB),
+    ("secrets", "create", "making the Secret of a target", SECRET_TARGET),
+    ("secrets", "patch", "writing the virtual key to it", SECRET_TARGET),
+    ("secrets", "delete", "removing it when it is not asked for any more", LIFE),
+    ("configmaps", "get", "knowing whose the ConfigMap of a target is", TARGET),
+    ("configmaps", "list", "seeing that one was changed", TARGET),
+    ("configmaps", "watch", "the same, at once", TARGET),
+    ("configmaps", "create", "making the ConfigMap of a target", TARGET),
+    ("configmaps", "patch", "writing the virtual key to it", TARGET),
+    ("configmaps", "delete", "removing it when it is not asked for any more", TARGET),
+    ("events", "create", "saying what happened", MAIN_JOB),
+    ("own secrets", "get", "verifying records", NAMED),
+    ("own secrets", "create", "making the installation key at the first start", NAMED),
+    ("own leases", "get", "knowing who leads", LEADER),
+    ("own leases", "update", "leading for longer than one term", LEADER),
+    ("own leases", "create", "leading at all, the first time", LEADER),
+    ("own leases -0", "get", "knowing who works on a shard", SHARDS),
+    ("own leases -0", "update", "working on it for longer than one term", SHARDS),
+    ("own leases -1", "get", "the same of another one", SHARDS),
+    ("own leases -1", "update", "the same of another one", SHARDS),
+    ("own leases -asking", "get", "knowing who asks for a shard", SHARDS),
+    ("own leases -asking", "update", "asking no more", SHARDS),
+    ("clustertoolzzconnections", "list", "knowing the platform's connections", GIVEN),
+    ("clustertoolzzconnections", "watch", "seeing that one was edited", BY_LABEL),
+    ("clustertoolzzconnections/status", "patch", "saying how they are", GIVEN),
+    ("namespaces", "list", "giving connections to namespaces by label", BY_LABEL),
+    ("namespaces", "watch", "seeing that labels have changed", BY_LABEL),
 ];
 
 /// What the chart calls what it makes.
@@ -107,25 +122,39 @@ impl Right {
             let [group] = groups.as_slice() else { panic!("{rule}") };
             let mut all = Vec::new();
             for resource in texts(&rule["resources"]) {
-                // Each lease is about something else; of Secrets any may need any of these rights.
-                let names: Vec<_> = match resource.as_str() {
-                    "leases" if !names.is_empty() => names.chunks(1).map(<[_]>::to_vec).collect(),
-                    _ => vec![names.clone()],
-                };
-                all.extend(names.iter().flat_map(|names| {
-                    verbs.iter().map(|verb| Self {
+                for verb in &verbs {
+                    let right = Self {
                         role: role.clone(),
                         group: group.clone(),
                         resource: resource.clone(),
                         names: names.clone(),
                         verb: verb.clone(),
                         own,
-                    })
-                }));
+                    };
+                    // Each lease is about something else; of Secrets any may need any of these rights.
+                    if resource == "leases" {
+                        all.extend(right.one_by_one());
+                    } else {
+                        all.push(right);
+                    }
+                }
             }
             all
         };
         rules.iter().flat_map(of_rule).collect()
+    }
+
+    /// The same on each of the objects it is for.
+    fn one_by_one(&self) -> Vec<Self> {
+        if self.names.is_empty() {
+            return vec![self.clone()];
+        }
+        self.names.iter().map(|name| Self { names: vec![name.clone()], ..self.clone() }).collect()
+    }
+
+    /// Where it is needed.
+    fn namespace<'a>(&self, lab: &'a Lab) -> &'a str {
+        if self.own { &lab.home } else { &lab.namespace }
     }
 
     /// Whether a request needs it.
@@ -147,6 +176,28 @@ impl Right {
         let own = matches!(asked.resource.as_str(), "secrets" | "leases") && asked.namespace.as_deref() == Some(home);
         let named = self.names.is_empty() || asked.name.as_ref().is_none_or(|name| self.names.contains(name));
         resource == self.resource && verb == self.verb && own == self.own && named
+    }
+
+    /// Whether a line of the log is about what was refused without it.
+    fn is_told_by(&self, line: &str, lab: &Lab) -> bool {
+        let line = line.to_lowercase();
+        let says = |words: &str| line.contains(words);
+        match (self.resource.as_str(), self.verb.as_str()) {
+            ("leases", _) => says("lease") || says("shard"),
+            (resource, "list" | "watch") => says(&format!("the watch on {resource} failed")),
+            ("secrets" | "configmaps", "delete") => says("cannot be removed"),
+            // A connection of an earlier room may not get its Secret either.
+            (resource @ ("secrets" | "configmaps"), verb) => {
+                let here = says(&lab.namespace) || says(&lab.home);
+                says(&format!("may not {verb} {}", resource.trim_end_matches('s'))) && here
+            }
+            ("events", _) => says("an event is not written"),
+            ("toolzzcredentials" | "toolzzcredentials/status", _) => says("kubernetes api: 403"),
+            (resource, _) => {
+                let kind = resource.trim_end_matches("s/status");
+                says("the connection's status was not written") && says(&format!("\"{kind}/"))
+            }
+        }
     }
 
     /// Takes it away, and waits until the API server knows.
@@ -174,11 +225,10 @@ impl Right {
         assert!(kubectl.wait().unwrap().success());
 
         let (resource, subresource) = self.resource.split_once('/').unwrap_or((&self.resource, ""));
-        let namespace = if self.own { &lab.home } else { &lab.namespace };
         let spec = json!({
             "user": format!("system:serviceaccount:{}:{RELEASE}", lab.home),
             "resourceAttributes": {
-                "namespace": namespace, "verb": self.verb, "group": self.group, "resource": resource,
+                "namespace": self.namespace(lab), "verb": self.verb, "group": self.group, "resource": resource,
                 "subresource": subresource, "name": self.names.first(),
             },
         });
@@ -210,11 +260,13 @@ enum Scope {
     Cluster,
     /// The same, but those on Secrets are for namespaces that are named for that.
     SecretNamespaces,
+    /// The same, but those on Secrets are for names in such namespaces.
+    SecretNames,
 }
 
 impl Scope {
     fn is_cluster(self) -> bool {
-        matches!(self, Self::Cluster | Self::SecretNamespaces)
+        matches!(self, Self::Cluster | Self::SecretNamespaces | Self::SecretNames)
     }
 }
 
@@ -234,6 +286,7 @@ impl Room {
         let home = lab.home.clone();
         let tenant = lab.plane.unique_namespace("tenant").await.unwrap();
         let namespaces = format!("scope=namespaces,namespaces={{{tenant}}}");
+        let named = format!("secretAccess=named,secretNames.{tenant}={{a,b,token-own,out-b}}");
         let values = match scope {
             Scope::Cluster => "scope=cluster".to_owned(),
             Scope::Namespace => namespaces,
@@ -241,9 +294,8 @@ impl Room {
             Scope::SecretNamespaces => {
                 format!("scope=cluster,secretAccess=namespaces,secretNamespaces={{{tenant},{home}}}")
             }
-            Scope::NamedSecrets => {
-                format!("{namespaces},secretAccess=named,secretNames.{tenant}={{a,b,token-own,out-b}}")
-            }
+            Scope::SecretNames => format!("scope=cluster,{named},secretNames.{home}={{shared}}"),
+            Scope::NamedSecrets => format!("{namespaces},{named}"),
         };
         let more = "targets={configmaps,secrets},allowedHosts={127.0.0.1},leaderElection.leaseDuration=10s,rateLimit=0";
         let mut command = as_chart(&lab, &format!("{values},{more}")).await;
@@ -259,7 +311,7 @@ impl Room {
             role(&["role", RELEASE, "-n", &lab.namespace])
         };
         let mut rights = Right::all(&lab, main, false);
-        if matches!(scope, Scope::NamedSecrets | Scope::SecretNamespaces) {
+        if matches!(scope, Scope::NamedSecrets | Scope::SecretNamespaces | Scope::SecretNames) {
             let name = format!("{RELEASE}-secrets");
             rights.extend(Right::all(&lab, role(&["role", &name, "-n", &lab.namespace]), false));
         }
@@ -287,7 +339,7 @@ impl Room {
         // Who meets a conflict reads the resource again.
         lab.proxy().fault(records, Times::Next(1), Fault::conflict());
         match self.scope {
-            Scope::Cluster | Scope::SecretNamespaces => self.share().await,
+            Scope::Cluster | Scope::SecretNamespaces | Scope::SecretNames => self.share().await,
             // Another one comes when this one has both, and asks for one of them.
             Scope::Sharded => {
                 for shard in 0..2 {
@@ -350,24 +402,26 @@ impl Room {
         assert!(refused.is_empty(), "{refused:#?}\n{}", self.lab.log());
     }
 
-    /// Without this right, as another room has it: something is refused, and said.
+    /// Without this right, as another room has it: what needs it is refused, and that is said.
     async fn lives_without(mut self, right: &Right) {
-        let right = &self.rights.iter().find(|own| own.to_string() == right.to_string()).unwrap().clone();
+        let own = self.rights.iter().find(|own| own.to_string() == right.to_string()).unwrap();
+        let right = &Right { names: right.names.clone(), ..own.clone() };
         right.withdraw(&self.lab).await;
         self.start();
         let refused = |entry: &Entry| entry.status == Some(403) && right.is_for(&entry.asked, &self.lab.home);
         tokio::select! {
             biased;
             () = self.lab.proxy().until(|state| state.journal().iter().any(refused)) => {}
-            () = self.live() => panic!("{right} is given and not needed"),
+            () = self.live() => panic!("{right} {:?} is given and not needed", right.names),
         }
         let said = async {
-            while !self.lab.log().lines().any(says_refused) {
+            let is_it = |line: &str| says_refused(line) && right.is_told_by(line, &self.lab);
+            while !self.lab.log().lines().any(is_it) {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
         let said = tokio::time::timeout(PATIENCE, said).await;
-        said.unwrap_or_else(|_| panic!("nobody says that {right} is missing\n{}", self.lab.log()));
+        said.unwrap_or_else(|_| panic!("nobody says that {right} {:?} is missing\n{}", right.names, self.lab.log()));
     }
 }
 
@@ -386,7 +440,7 @@ fn is_of_shards(right: &str) -> bool {
 }
 
 fn needed() -> BTreeSet<String> {
-    NEEDED.iter().map(|(resource, verb, _)| format!("{resource} {verb}")).collect()
+    NEEDED.iter().map(|(resource, verb, ..)| format!("{resource} {verb}")).collect()
 }
 
 /// With all rights of this scope nothing is refused, and none of these can be taken away.
@@ -414,7 +468,23 @@ async fn are_needed(scope: Scope, these: impl Fn(&Right) -> bool) {
         }
         Room::new(lab, scope).await.lives_without(right).await;
     };
-    stream::iter(rights.iter().filter(|right| these(right))).for_each_concurrent(at_once, without).await;
+    // Each name is read, so what reads is taken away of each by itself. Written is to one of them only.
+    let each = |right: &Right| match right.verb.as_str() {
+        "get" | "list" | "watch" if scope == Scope::NamedSecrets => right.one_by_one(),
+        _ => vec![right.clone()],
+    };
+    let these: Vec<Right> = rights.iter().filter(|right| these(right)).flat_map(each).collect();
+    stream::iter(&these).for_each_concurrent(at_once, without).await;
+}
+
+#[test]
+fn each_right_has_a_test_that_needs_it() {
+    for (resource, verb, what, test) in NEEDED {
+        println!("{resource} {verb}: {what} ({test})");
+        let (module, name) = test.split_once("::").unwrap();
+        let source = std::fs::read_to_string(format!("{ROOT}/tests/e2e/{module}.rs")).unwrap();
+        assert!(source.contains(&format!("#[tokio::test]\nasync fn {name}() {{\n")), "there is no test {test}");
+    }
 }
 
 #[tokio::test]
@@ -434,11 +504,18 @@ async fn every_right_of_shards_is_needed_and_none_is_missing() {
 
 #[tokio::test]
 async fn every_right_in_the_cluster_is_needed_and_none_is_missing() {
-    // Those on its own Secrets are among those on all.
+    // Those on its own Secrets are among those on all here. The chart gives them always: with another `secretAccess`,
+    // or where no Secret may be a target, they are not.
     are_needed(Scope::Cluster, |right| !(right.own && right.resource == "secrets")).await;
 }
 
 #[tokio::test]
 async fn every_right_on_secrets_of_named_namespaces_is_needed_and_none_is_missing() {
     are_needed(Scope::SecretNamespaces, |right| right.resource == "secrets" && !right.own).await;
+}
+
+#[tokio::test]
+async fn every_right_on_named_secrets_in_the_cluster_is_needed_and_none_is_missing() {
+    // To make one is among what is given where the tokens of the cluster's connections are.
+    are_needed(Scope::SecretNames, |right| right.resource == "secrets" && (!right.own || right.verb == "get")).await;
 }

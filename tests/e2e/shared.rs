@@ -2,7 +2,7 @@
 //! exactly the rights of the chart for the whole cluster.
 
 use serde_json::{Value, json};
-use toolzz_operator::api::{ClusterToolzzConnection, ToolzzCredential};
+use toolzz_operator::api::{ClusterToolzzConnection, ConnectionStatus, ToolzzCredential};
 use toolzz_simulator::{NewCredential, OPENAI, Operation, Simulator};
 
 use super::{
@@ -12,6 +12,35 @@ use super::{
 };
 
 const OTHER_UNITY: &str = "0b8e2d34-0000-4000-8000-000000000009";
+
+impl Lab {
+    /// Those of the platform.
+    fn shared_connections(&self) -> kube::Api<ClusterToolzzConnection> {
+        kube::Api::all(self.client.clone())
+    }
+
+    pub async fn shared_connection(&self, name: &str, spec: Value) {
+        let object = json!({
+            "apiVersion": "toolzz.com.br/v1alpha1", "kind": "ClusterToolzzConnection",
+            "metadata": {"name": name}, "spec": spec,
+        });
+        let apply = kube::api::PatchParams::apply("e2e").force();
+        self.shared_connections().patch(name, &apply, &kube::api::Patch::Apply(object)).await.unwrap();
+    }
+
+    pub async fn until_shared_connection(&self, name: &str, reason: &str) {
+        self.until_shared_status(name, |status| ready_reason(Some(status)) == Some(reason)).await;
+    }
+
+    async fn until_shared_status(&self, name: &str, so: impl Fn(&ConnectionStatus) -> bool) {
+        let is = |object: Option<&ClusterToolzzConnection>| {
+            object.and_then(|object| object.status.as_ref()).is_some_and(&so)
+        };
+        let found = kube::runtime::wait::await_condition(self.shared_connections(), name, is);
+        let found = tokio::time::timeout(std::time::Duration::from_secs(30), found).await;
+        assert!(found.is_ok(), "{:#?}\n{}", self.shared_connections().get(name).await.unwrap().status, self.log());
+    }
+}
 
 struct Platform {
     lab: Lab,
@@ -33,33 +62,20 @@ impl Platform {
         Self { lab, home, red, blue, shared }
     }
 
-    fn connections(&self) -> kube::Api<ClusterToolzzConnection> {
-        kube::Api::all(self.lab.client.clone())
-    }
-
     /// The connection of this name is given to these.
     async fn give(&self, name: &str, namespaces: Value, unities: Value) {
-        let object = json!({
-            "apiVersion": "toolzz.com.br/v1alpha1", "kind": "ClusterToolzzConnection",
-            "metadata": {"name": name},
-            "spec": {
-                "url": self.shared.url(), "tokenSecretRef": {"name": "platform-token", "key": "token"},
-                "namespaces": namespaces, "unities": unities,
-            },
+        let spec = json!({
+            "url": self.shared.url(), "tokenSecretRef": {"name": "platform-token", "key": "token"},
+            "namespaces": namespaces, "unities": unities,
         });
-        let apply = kube::api::PatchParams::apply("e2e").force();
-        self.connections().patch(name, &apply, &kube::api::Patch::Apply(object)).await.unwrap();
+        self.lab.shared_connection(name, spec).await;
     }
 
     async fn until_connected(&self, name: &str, credentials: i64) {
-        let so = |object: Option<&ClusterToolzzConnection>| {
-            object.and_then(|object| object.status.as_ref()).is_some_and(|status| {
-                ready_reason(Some(status)) == Some("Connected") && status.credentials == Some(credentials)
-            })
+        let so = |status: &ConnectionStatus| {
+            ready_reason(Some(status)) == Some("Connected") && status.credentials == Some(credentials)
         };
-        let found = kube::runtime::wait::await_condition(self.connections(), name, so);
-        let found = tokio::time::timeout(std::time::Duration::from_secs(30), found).await;
-        assert!(found.is_ok(), "{:#?}", self.connections().get(name).await.unwrap().status);
+        self.lab.until_shared_status(name, so).await;
     }
 
     fn act_as(&mut self, namespace: &str) {
@@ -200,7 +216,7 @@ async fn a_grant_by_label_follows_the_label_and_a_default_object_takes_the_place
     platform.lab.credential("plain").await;
     platform.lab.until_ready("plain").await;
     assert_eq!((platform.lab.simulator.posts(), platform.shared.posts()), (1, 2));
-    platform.connections().delete("default", &Default::default()).await.unwrap();
+    platform.lab.shared_connections().delete("default", &Default::default()).await.unwrap();
     // Without the object that limits everybody nobody has anything: not the flags' connection either.
     platform.lab.until_reason("plain", "ConnectionNotFound").await;
     platform.act_as(&blue);

@@ -97,7 +97,8 @@ async fn nothing_more_is_created_for_a_resource_that_is_gone_while_the_cache_sho
     let proxy = lab.use_proxy().await;
     lab.start_operator();
     lab.create(lab.manifest("openai")).await.unwrap();
-    lab.until_reason("openai", "SecretNotFound").await;
+    // Its watch has shown it what it wrote itself: else it would ask for that first.
+    lab.operator().until_metric("toolzz_operator_resources{reason=\"SecretNotFound\"} 1").await;
     let lag = proxy.lag(|asked| asked.is_watch_on("toolzzcredentials"), usize::MAX);
     lab.delete("openai").await;
     lab.until_gone("openai").await;

@@ -4,7 +4,7 @@ use std::{path::Path, process::Command, time::Duration};
 
 use serde_json::json;
 
-use super::support::*;
+use super::{chart::CHART, support::*};
 
 /// The exit code, and what was said.
 fn uninstall(kubeconfig: &Path, args: &[&str]) -> (Option<i32>, String) {
@@ -137,13 +137,14 @@ async fn definitions_that_go_with_the_release_are_a_problem_whatever_namespaces_
     let plane = bare_plane().await;
     let mut lab = Lab::on(plane, "definitions").await;
     let helm = |args: &[&str]| {
-        let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/toolzz-operator");
-        let mut command = plane.helm(["upgrade", "--install", "op", chart, "--namespace", "default"]);
-        command.args(["--set", "image.repository=toolzz-operator,token.required=false"]).args(args);
-        let output = command.output().unwrap();
+        let output = plane.helm(args).args(["--namespace", "default"]).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
-    helm(&["--set", "crds.keep=false"]);
+    let install = |keep: bool| {
+        let values = format!("image.repository=toolzz-operator,token.required=false,crds.keep={keep}");
+        helm(&["upgrade", "--install", "op", CHART, "--set", &values]);
+    };
+    install(false);
     lab.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"]);
     let (code, told) = check(&lab);
     assert!(code == Some(0) && told.contains("deleted by helm uninstall"), "nothing is there: {told}");
@@ -154,10 +155,20 @@ async fn definitions_that_go_with_the_release_are_a_problem_whatever_namespaces_
     let (code, told) = check();
     assert!(code == Some(1) && told.contains("would be lost or stuck: 3") && !told.contains("openai"), "{told}");
 
-    helm(&["--set", "crds.keep=true"]);
+    install(true);
     let (code, told) = check();
     assert!(code == Some(0) && told.contains("annotated to be kept by helm uninstall"), "{told}");
     assert!(told.contains("helm get manifest op -n default"), "{told}");
+
+    // And so it is: the definitions go, and the resource with them.
+    install(false);
+    helm(&["uninstall", "op"]);
+    let gone = async {
+        while !lab.kubectl(&["get", "customresourcedefinitions", "-o", "name"]).is_empty() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), gone).await.expect("the definitions stay");
 }
 
 #[tokio::test]

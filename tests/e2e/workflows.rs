@@ -9,6 +9,30 @@ use super::docs::{ROOT, files};
 /// The jobs that may write: they run nothing of the sources.
 const PUBLISHING: [&str; 1] = ["release.yml publish"];
 
+/// Jobs of a release, each with the one it needs and what it does, in this order: the beginnings of lines and actions.
+const RELEASE: [(&str, &str, &[&str]); 2] = [
+    ("build", "test", &["make release", "actions/upload-artifact dist/"]),
+    (
+        "publish",
+        "build",
+        &[
+            "actions/download-artifact dist",
+            "sha256sum --check --strict SHA256SUMS",
+            "sigstore/cosign-installer",
+            "skopeo copy --preserve-digests --digestfile image.digest",
+            "helm push dist/*.tgz",
+            "cosign sign --yes \"$REGISTRY/toolzz-operator@$image\"",
+            "cosign sign --yes \"$REGISTRY/charts/toolzz-operator@$chart\"",
+            "cosign attest --yes --type cyclonedx --predicate dist/*.cdx.json \"$REGISTRY/toolzz-operator@$image\"",
+            "actions/attest-build-provenance ${{ vars.REGISTRY }}/toolzz-operator",
+            "actions/attest-build-provenance ${{ vars.REGISTRY }}/charts/toolzz-operator",
+            "cosign sign-blob --yes --new-bundle-format --bundle dist/SHA256SUMS.sigstore.json dist/SHA256SUMS",
+            "actions/attest-build-provenance dist/*",
+            "gh release create \"$TAG\" --draft",
+        ],
+    ),
+];
+
 fn workflows() -> Vec<(String, String)> {
     let read = |path: &std::path::PathBuf| {
         (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read_to_string(path).unwrap())
@@ -45,6 +69,9 @@ fn faults(name: &str, text: &str) -> Vec<String> {
     for (job, of) in jobs(&workflow) {
         let actions = steps(of).chain([of]).filter_map(|step| step["uses"].as_str());
         faults.extend(actions.filter(|action| !is_pinned(action)).map(|action| format!("{action} is not pinned")));
+        // Whoever chooses a value would choose the command: values come by the environment.
+        let commands = steps(of).filter_map(|step| step["run"].as_str()).filter(|command| command.contains("${{"));
+        faults.extend(commands.map(|command| format!("{job} has a value in a command: {command}")));
         // `write-all` is no map.
         let writes = of["permissions"].to_string().contains("write");
         if writes && !PUBLISHING.contains(&format!("{name} {job}").as_str()) {
@@ -71,12 +98,57 @@ fn every_action_is_pinned_and_only_who_publishes_may_write() {
         (action, repository.to_owned(), "is not pinned"),
         ("permissions: {}", "permissions: {contents: read}".to_owned(), "without naming them"),
         ("\npermissions: {}", String::new(), "without naming them"),
+        ("run: make test", "run: make ${{ github.ref_name }}".to_owned(), "test has a value in a command"),
         ("contents: read", "contents: write".to_owned(), "test may write"),
         ("permissions:\n      contents: read", "permissions: write-all".to_owned(), "test may write"),
     ] {
         let changed = text.replacen(from, &to, 1);
         let found = faults(name, &changed);
         assert!(found.iter().any(|found| found.contains(fault)), "{from} -> {to}: {found:?}");
+    }
+}
+
+/// The lines of a job's commands, and its actions without their commits, each with what it is about.
+fn deeds(job: &Value) -> Vec<String> {
+    let mut deeds = Vec::new();
+    for step in steps(job) {
+        if let Some(action) = step["uses"].as_str() {
+            let about = ["subject-name", "subject-path", "path"].iter().find_map(|input| step["with"][input].as_str());
+            deeds.push(format!("{} {}", action.split('@').next().unwrap(), about.unwrap_or_default()));
+        }
+        deeds.extend(step["run"].as_str().unwrap_or_default().lines().map(|line| line.trim().to_owned()));
+    }
+    deeds
+}
+
+/// The first of these that is not done after all before it.
+fn missing<'a>(deeds: &[String], wanted: &[&'a str]) -> Option<&'a str> {
+    let mut deeds = deeds.iter();
+    wanted.iter().copied().find(|one| !deeds.any(|deed| deed.starts_with(one)))
+}
+
+#[test]
+fn a_release_is_of_what_was_tested_and_is_signed_and_attested_before_it_is_made() {
+    let text = fs::read_to_string(Path::new(ROOT).join(".github/workflows/release.yml")).unwrap();
+    let release = parsed(&text);
+    assert!(!text.contains("continue-on-error"));
+    assert_eq!(release["jobs"]["test"]["uses"], "./.github/workflows/ci.yml");
+    for (job, needs, wanted) in RELEASE {
+        let of = &release["jobs"][job];
+        assert_eq!(of["needs"], needs, "{job}");
+        for step in steps(of).chain([of]).filter(|step| !step["if"].is_null()) {
+            // Where there is no registry nothing goes there. All else is always done.
+            let about_registry = format!("{}{}", step["run"], step["with"]).contains("REGISTRY");
+            assert!(about_registry && step["if"] == "vars.REGISTRY != ''", "{job}: {step}");
+        }
+        let deeds = deeds(of);
+        assert_eq!(missing(&deeds, wanted), None, "{job}: {deeds:#?}");
+        for one in wanted {
+            let others: Vec<String> = deeds.iter().filter(|deed| !deed.starts_with(one)).cloned().collect();
+            assert_eq!(missing(&others, wanted), Some(*one), "{job}");
+        }
+        let backwards: Vec<String> = deeds.into_iter().rev().collect();
+        assert!(missing(&backwards, wanted).is_some(), "{job}: the order");
     }
 }
 

@@ -1,7 +1,7 @@
 //! The kills that are kept, so that a proof can be made in parts.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     path::{Path, PathBuf},
@@ -10,18 +10,29 @@ use std::{
 use crate::{Error, bugs::Bug, read, write};
 
 /// What every kill rests on, from the root of the repository.
-const ALL: [&str; 7] = ["Cargo.lock", "Cargo.toml", "rust-toolchain.toml", "src", "crds", "charts", "tests"];
-/// No part of that.
-const APART: [&str; 3] = ["tests/bench", "tests/bugs", "tests/model"];
-/// No part of what unit tests rest on.
-const NOT_OF_UNIT_TESTS: [&str; 2] = ["tests/e2e", "tests/remote"];
+const ALL: [&str; 10] = [
+    "Cargo.lock",
+    "Cargo.toml",
+    "rust-toolchain.toml",
+    "src",
+    "crds",
+    "charts/toolzz-operator/values.yaml",
+    "charts/toolzz-operator/templates",
+    "tests/controlplane",
+    "tests/kubeproxy",
+    "tests/simulator",
+];
+/// The tests that are no unit tests. A kill by one rests on its module, and on those that it names.
+const SUITES: [&str; 2] = ["tests/e2e", "tests/remote"];
 
-/// Which test killed which bug, each under a hash of the bug and what the kill rests on.
+/// Which test killed which bug, and a hash of the bug and what the kill rests on.
 pub struct Kept {
     path: Option<PathBuf>,
-    /// Of what unit tests rest on, and of what others do.
-    sources: [u64; 2],
-    killers: HashMap<String, String>,
+    root: PathBuf,
+    /// Of what all kills rest on.
+    all: u64,
+    /// By the bug's name.
+    kills: BTreeMap<String, (String, String)>,
 }
 
 impl Kept {
@@ -32,61 +43,85 @@ impl Kept {
     pub fn read(directory: Option<&Path>, root: &Path) -> Result<Self, Error> {
         let path = directory.map(|directory| directory.join("killed"));
         let text = path.as_deref().filter(|path| path.exists()).map(read).transpose()?.unwrap_or_default();
-        let killers = text.lines().filter_map(|line| line.split_once(' ')).map(|(hash, by)| (hash.into(), by.into()));
-        let unit = [&APART[..], &NOT_OF_UNIT_TESTS].concat();
-        Ok(Self { killers: killers.collect(), path, sources: [sources(root, &unit)?, sources(root, &APART)?] })
+        let kill = |line: &str| {
+            let (hash, rest) = line.split_once(' ')?;
+            let (by, name) = rest.split_once(' ')?;
+            Some((name.to_owned(), (hash.to_owned(), by.to_owned())))
+        };
+        let mut hasher = DefaultHasher::new();
+        ALL.iter().try_for_each(|path| add(&mut hasher, root, path))?;
+        Ok(Self { kills: text.lines().filter_map(kill).collect(), all: hasher.finish(), root: root.to_owned(), path })
     }
 
     /// The test that killed this bug when everything was as it is.
-    pub fn killer(&self, bug: &Bug) -> Option<String> {
-        self.path.as_ref()?;
-        self.killers.get(&self.hash(bug)).cloned()
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn killer(&self, bug: &Bug) -> Result<Option<String>, Error> {
+        let Some((hash, by)) = self.kills.get(&bug.name) else { return Ok(None) };
+        Ok((*hash == self.hash(bug, by)?).then(|| by.clone()))
     }
 
     /// Keeps a kill.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// A file cannot be read or written.
     pub fn keep(&mut self, bug: &Bug, by: &str) -> Result<(), Error> {
         let Some(path) = &self.path else { return Ok(()) };
-        self.killers.insert(self.hash(bug), by.to_owned());
-        let mut lines: Vec<String> = self.killers.iter().map(|(hash, by)| format!("{hash} {by}\n")).collect();
-        lines.sort();
-        write(path, &lines.concat())
+        let kill = (self.hash(bug, by)?, by.to_owned());
+        self.kills.insert(bug.name.clone(), kill);
+        let lines = self.kills.iter().map(|(name, (hash, by))| format!("{hash} {by} {name}\n"));
+        write(path, &lines.collect::<String>())
     }
 
-    fn hash(&self, bug: &Bug) -> String {
-        let [unit, all] = self.sources;
+    fn hash(&self, bug: &Bug, by: &str) -> Result<String, Error> {
         let mut hasher = DefaultHasher::new();
-        (bug, if bug.test.starts_with("--lib") { unit } else { all }).hash(&mut hasher);
-        format!("{:016x}", hasher.finish())
+        (bug, self.all).hash(&mut hasher);
+        let module = by.split("::").next().unwrap_or_default();
+        for suite in SUITES.iter().filter(|suite| bug.test.contains(&suite.replace("tests/", "--test "))) {
+            for path in modules(&self.root, suite, module)? {
+                add(&mut hasher, &self.root, &path)?;
+            }
+        }
+        Ok(format!("{:016x}", hasher.finish()))
     }
 }
 
-fn sources(root: &Path, apart: &[&str]) -> Result<u64, Error> {
-    let mut hasher = DefaultHasher::new();
-    for path in ALL {
-        add(&mut hasher, root, path, apart)?;
+/// The files of a module, of those it names, of those that they name, and so on.
+fn modules(root: &Path, suite: &str, module: &str) -> Result<BTreeSet<String>, Error> {
+    let names: Vec<String> =
+        list(&root.join(suite))?.iter().filter_map(|name| name.strip_suffix(".rs")).map(str::to_owned).collect();
+    let path = |name: &str| format!("{suite}/{name}.rs");
+    let (mut found, mut open) = (BTreeSet::new(), vec![module]);
+    while let Some(name) = open.pop() {
+        if found.insert(path(name)) {
+            let text = read(&root.join(path(name)))?;
+            open.extend(names.iter().filter(|other| text.contains(&format!("{other}::"))).map(String::as_str));
+        }
     }
-    Ok(hasher.finish())
+    Ok(found)
 }
 
 /// Adds a file, or all files of a directory.
-fn add(hasher: &mut DefaultHasher, root: &Path, path: &str, apart: &[&str]) -> Result<(), Error> {
-    if apart.contains(&path) {
-        return Ok(());
-    }
+fn add(hasher: &mut DefaultHasher, root: &Path, path: &str) -> Result<(), Error> {
     let whole = root.join(path);
-    let at = |source| Error::File { path: whole.clone(), source };
     if whole.is_dir() {
-        let entries: Result<Vec<fs::DirEntry>, _> = fs::read_dir(&whole).map_err(at)?.collect();
-        let mut names: Vec<_> = entries.map_err(at)?.iter().map(fs::DirEntry::file_name).collect();
-        names.sort();
-        names.iter().try_for_each(|name| add(hasher, root, &format!("{path}/{}", name.to_string_lossy()), apart))
+        list(&whole)?.iter().try_for_each(|name| add(hasher, root, &format!("{path}/{name}")))
     } else {
-        (path, fs::read(&whole).map_err(at)?).hash(hasher);
+        let content = fs::read(&whole).map_err(|source| Error::File { path: whole, source })?;
+        (path, content).hash(hasher);
         Ok(())
     }
+}
+
+/// The names in a directory, in order.
+fn list(directory: &Path) -> Result<Vec<String>, Error> {
+    let at = |source| Error::File { path: directory.to_owned(), source };
+    let entries: Result<Vec<fs::DirEntry>, _> = fs::read_dir(directory).map_err(at)?.collect();
+    let mut names: Vec<String> =
+        entries.map_err(at)?.iter().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    Ok(names)
 }
 
 #[cfg(test)]
@@ -98,25 +133,31 @@ mod tests {
     #[test]
     fn a_kill_holds_until_something_changes_that_it_rests_on() {
         let root = &std::env::temp_dir().join(format!("kills-{}", std::process::id()));
-        for path in ALL {
-            fs::create_dir_all(root.join(path)).unwrap();
+        let put = |path: &str, text: &str| {
+            fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+            fs::write(root.join(path), text).unwrap();
+        };
+        ALL.iter().for_each(|path| put(path, ""));
+        for (module, text) in [("shell", "use super::support::*;"), ("support", ""), ("shards", "")] {
+            put(&format!("tests/e2e/{module}.rs"), text);
         }
-        fs::create_dir(root.join("tests/e2e")).unwrap();
         let bugs = crate::bugs::read().unwrap();
         let of = |tests| bugs.iter().find(|bug| bug.test.starts_with(tests)).unwrap();
         let (unit, other) = (of("--lib"), of("--test e2e"));
         let read = || Kept::read(Some(root), root).unwrap();
-        let killed = |kept: &Kept| [unit, other].map(|bug| kept.killer(bug).is_some());
+        let killers = || [unit, other].map(|bug| read().killer(bug).unwrap());
 
-        read().keep(unit, "one").unwrap();
-        assert_eq!(killed(&read()), [true, false]);
-        read().keep(other, "another").unwrap();
-        assert_eq!((read().killer(unit).as_deref(), read().killer(other).as_deref()), (Some("one"), Some("another")));
-
-        fs::write(root.join("tests/e2e/shell.rs"), "").unwrap();
-        assert_eq!(killed(&read()), [true, false]);
-        fs::write(root.join("src/lib.rs"), "").unwrap();
-        assert_eq!(killed(&read()), [false, false]);
+        read().keep(unit, "plan::tests::one").unwrap();
+        assert_eq!(killers(), [Some("plan::tests::one".to_owned()), None]);
+        read().keep(other, "shell::another").unwrap();
+        let both = [Some("plan::tests::one".to_owned()), Some("shell::another".to_owned())];
+        assert_eq!(killers(), both);
+        put("tests/e2e/shards.rs", "fn other() {}");
+        assert_eq!(killers(), both);
+        put("tests/e2e/support.rs", "fn other() {}");
+        assert_eq!(killers(), [both[0].clone(), None]);
+        put("src", "fn other() {}");
+        assert_eq!(killers(), [None, None]);
         fs::remove_dir_all(root).unwrap();
     }
 }

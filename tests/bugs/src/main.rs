@@ -96,7 +96,7 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
     let (mut survived, mut broken) = (0, 0);
     for (number, bug) in bugs.iter().enumerate() {
         let begun = Instant::now();
-        let fate = match kept.killer(bug) {
+        let fate = match kept.killer(bug)? {
             Some(by) => Fate::Killed(by),
             None => fate(bug, &copy, &target, &mut healthy)?,
         };
