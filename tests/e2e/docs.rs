@@ -176,7 +176,7 @@ async fn every_manifest_in_the_documentation_is_accepted() {
                 continue;
             }
             found += 1;
-            lab.would_apply(&block.text);
+            would_apply(&lab, &block.text);
         }
     }
     assert!(found >= 5, "{found}");
@@ -184,16 +184,14 @@ async fn every_manifest_in_the_documentation_is_accepted() {
     for (field, value) in part("docs/connections.md", "spec").as_object().unwrap() {
         manifest["spec"][field] = value.clone();
     }
-    lab.would_apply(&manifest.to_string());
+    would_apply(&lab, &manifest.to_string());
 }
 
-impl Lab {
-    /// The API server accepts it, and keeps nothing of it.
-    fn would_apply(&self, manifest: &str) {
-        let file = self.directory.join("block.yaml");
-        fs::write(&file, manifest).unwrap();
-        self.kubectl(&["apply", "--server-side", "--dry-run=server", "-f", file.to_str().unwrap()]);
-    }
+/// The API server accepts it, and keeps nothing of it.
+fn would_apply(lab: &Lab, manifest: &str) {
+    let file = lab.directory.join("block.yaml");
+    fs::write(&file, manifest).unwrap();
+    lab.kubectl(&["apply", "--server-side", "--dry-run=server", "-f", file.to_str().unwrap()]);
 }
 
 fn documents(text: &str) -> Vec<Value> {
@@ -290,7 +288,7 @@ async fn what_is_copied_for_flux_is_accepted_where_its_definitions_are() {
             object["spec"]["verify"] = verify.clone();
             verified += 1;
         }
-        lab.would_apply(&object.to_string());
+        would_apply(&lab, &object.to_string());
     }
     assert_eq!((objects.len(), verified), (6, 1));
 }
