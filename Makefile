@@ -140,7 +140,7 @@ chart-lint: ## does the chart render with each of its sets of values, and as its
 	@# As rendered, however a template says it, and as written, for what none of these values asks for.
 	@helm="$$($(TOOL) helm)"; objects="$$(cat charts/toolzz-operator/templates/*)"; \
 	for values in charts/toolzz-operator/ci/*.yaml; do objects+=$$'\n'"$$("$$helm" template op charts/toolzz-operator -f "$$values")"; done; \
-	! grep -E 'helm.sh/hook"?:' <<< "$$objects" | grep -vE ': test$$' || { echo "a hook that is no test: GitOps tools run those at other times, or never"; exit 1; }
+	! grep -E "helm.sh/hook[\"']?[[:space:]]*:" <<< "$$objects" | grep -vE ': test$$' || { echo "a hook that is no test: GitOps tools run those at other times, or never"; exit 1; }
 	@# On a copy: a run that fails empties the snapshots, and the next one would take whatever it finds for right.
 	@# To change them on purpose: helm-unittest --update-snapshot charts/toolzz-operator
 	@copy="$$(mktemp -d)"; trap 'rm -rf "$$copy"' EXIT; cp -r charts/toolzz-operator "$$copy"; \
@@ -151,5 +151,4 @@ chart-lint: ## does the chart render with each of its sets of values, and as its
 	"$$promtool" test rules charts/toolzz-operator/tests/alerts.yaml
 	@for alert in $$(sed -n 's/^ *- alert: //p' charts/toolzz-operator/files/alerts.yaml); do \
 	  grep -q "alertname=\"$$alert\"" charts/toolzz-operator/tests/alerts.yaml || { echo "$$alert has no test"; exit 1; }; \
-	  test -f "docs/runbooks/$$alert.md" || { echo "$$alert has no runbook"; exit 1; }; \
 	done

@@ -11,26 +11,26 @@ targets=(model fuzz sequences schedules crashpoints takeovers kubernetes-faults 
 sources() {
     # Its unit tests are no part of the operator.
     local no_unit_tests=(':(exclude,glob)src/**/'{tests.rs,tests/**,*_tests.rs})
-    local room=(Cargo.lock Cargo.toml src "${no_unit_tests[@]}" crds tests/{controlplane,kubeproxy,simulator})
+    local room=(Cargo.lock Cargo.toml rust-toolchain.toml src "${no_unit_tests[@]}" crds tests/{controlplane,kubeproxy,simulator})
     room+=(tests/e2e/{support,leaks}.rs)
     local runs=(tests/e2e/{runs,workloads,adoption}.rs)
     local target=$1
     case $target in
     # The planner rests on the resources' definitions and on nothing else.
-    model) set -- Cargo.lock Cargo.toml src/lib.rs src/{api,plan} "${no_unit_tests[@]}" tests/model ;;
-    fuzz) set -- Cargo.lock Cargo.toml src/lib.rs src/{api,plan,remote} ;;
+    model) set -- Cargo.lock Cargo.toml rust-toolchain.toml src/lib.rs src/{api,plan} "${no_unit_tests[@]}" tests/model ;;
+    fuzz) set -- Cargo.lock Cargo.toml rust-toolchain.toml src/lib.rs src/{api,plan,remote} ;;
     crashpoints | takeovers) set -- "${room[@]}" "${runs[@]}" tests/e2e/crashpoints.rs ;;
     kubernetes-faults) set -- "${room[@]}" "${runs[@]}" charts tests/e2e/{kubernetes_faults,chart}.rs ;;
-    remote-faults) set -- "${room[@]}" tests/e2e/{remote_faults,remote_lives,connections,schema,dice}.rs ;;
+    remote-faults) set -- "${room[@]}" charts tests/e2e/{remote_faults,remote_lives,connections,schema,chart,dice}.rs ;;
     sequences | schedules) set -- "${room[@]}" "${runs[@]}" tests/e2e/{sequences,lives,dice,leader}.rs ;;
-    bugs) set -- Cargo.lock Cargo.toml src tests crds charts :!tests/bench ;;
+    bugs) set -- Cargo.lock Cargo.toml rust-toolchain.toml src tests crds charts :!tests/bench ;;
     esac
     { git ls-files -s -- "$@"; sed -n "/^$target:/,/^$/p" Makefile; } | git hash-object --stdin
 }
 figures() { echo "hack/proof/$1"; }
 is_shown() { [ "$(cat "$(figures "$1")/sources" 2>/dev/null)" = "$(sources "$1")" ]; }
 
-git diff --quiet HEAD -- Makefile Cargo.lock Cargo.toml src tests crds charts || { echo "there are changes that are not committed: a proof is of a commit" >&2; exit 1; }
+git diff --quiet HEAD -- Makefile Cargo.lock Cargo.toml rust-toolchain.toml src tests crds charts || { echo "there are changes that are not committed: a proof is of a commit" >&2; exit 1; }
 for target in "${@:-${targets[@]}}"; do
     if ! is_shown "$target"; then
         kept=$(figures "$target")
@@ -52,7 +52,7 @@ row() {
     printf '| %s | `make %s` | %s |\n' "$1" "$3" "$(cat "$figure")"
 }
 # The sum of the numbers before a word, over all figures that have it.
-sum() { find "${all[@]}" -type f -exec cat {} + | grep -oE "[0-9]+ $1" | awk '{ all += $1 } END { print all }'; }
+sum() { find "${all[@]}" -type f ! -name killed -exec cat {} + | grep -oE "[0-9]+ $1" | awk '{ all += $1 } END { print all }'; }
 # What was searched for leaks: forms, times, found, place, of each process. No search is no figure.
 searches() {
     find "${all[@]}" -name 'leaks-*' -exec cat {} + | awk -F '\t' '

@@ -16,8 +16,13 @@ use super::support::*;
 
 pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The fields of YAML that is no object, each a part of one. Below, each is taken for what it is a part of.
-const PARTS: [&str; 4] = ["configMapGenerator", "extraEnv", "spec", "verify"];
+/// The pages with YAML that is no object but a field of one, and that field. Below, each is taken for what it is a part of.
+const PARTS: [(&str, &str); 4] = [
+    ("docs/argocd.md", "configMapGenerator"),
+    ("docs/connections.md", "spec"),
+    ("docs/flux.md", "verify"),
+    ("docs/monitoring.md", "extraEnv"),
+];
 
 pub fn files(directory: &str, extension: &str) -> Vec<PathBuf> {
     let directory = PathBuf::from(ROOT).join(directory);
@@ -171,23 +176,22 @@ async fn every_manifest_in_the_documentation_is_accepted() {
                 continue;
             }
             found += 1;
-            lab.would_apply(&block.text);
+            would_apply(&lab, &block.text);
         }
     }
     assert!(found >= 5, "{found}");
     let mut manifest = lab.manifest("part");
-    manifest["spec"]["connectionRef"] = part("docs/connections.md", "spec")["connectionRef"].clone();
-    assert!(manifest["spec"]["connectionRef"].is_object());
-    lab.would_apply(&manifest.to_string());
+    for (field, value) in part("docs/connections.md", "spec").as_object().unwrap() {
+        manifest["spec"][field] = value.clone();
+    }
+    would_apply(&lab, &manifest.to_string());
 }
 
-impl Lab {
-    /// The API server accepts it, and keeps nothing of it.
-    fn would_apply(&self, manifest: &str) {
-        let file = self.directory.join("block.yaml");
-        fs::write(&file, manifest).unwrap();
-        self.kubectl(&["apply", "--server-side", "--dry-run=server", "-f", file.to_str().unwrap()]);
-    }
+/// The API server accepts it, and keeps nothing of it.
+fn would_apply(lab: &Lab, manifest: &str) {
+    let file = lab.directory.join("block.yaml");
+    fs::write(&file, manifest).unwrap();
+    lab.kubectl(&["apply", "--server-side", "--dry-run=server", "-f", file.to_str().unwrap()]);
 }
 
 fn documents(text: &str) -> Vec<Value> {
@@ -204,21 +208,25 @@ fn part(page: &str, field: &str) -> Value {
 
 #[test]
 fn every_yaml_is_an_object_with_a_name_or_a_part_that_is_known() {
+    let mut parts = Vec::new();
     for page in pages() {
+        let path = page.path.strip_prefix(ROOT).unwrap_or(&page.path).display().to_string();
         for block in page.blocks.iter().filter(|block| block.kind == "yaml") {
-            let place = format!("{}:{}", page.path.display(), block.line);
+            let place = format!("{path}:{}", block.line);
             let documents: Vec<Value> =
                 serde_saphyr::from_multiple(&block.text).unwrap_or_else(|error| panic!("{place}: {error}"));
             assert!(!documents.is_empty(), "{place}");
             for document in documents {
                 let is_text = |pointer| document.pointer(pointer).is_some_and(Value::is_string);
-                let is_object = ["/apiVersion", "/kind", "/metadata/name"].into_iter().all(is_text);
-                let fields: Vec<&String> = document.as_object().into_iter().flat_map(|fields| fields.keys()).collect();
-                let is_part = matches!(fields.as_slice(), [field] if PARTS.contains(&field.as_str()));
-                assert!(is_object || is_part, "{place}: {document}");
+                if !["/apiVersion", "/kind", "/metadata/name"].into_iter().all(is_text) {
+                    let fields = document.as_object().into_iter().flat_map(|fields| fields.keys().cloned());
+                    parts.extend(fields.map(|field| (path.clone(), field)));
+                }
             }
         }
     }
+    parts.sort();
+    assert_eq!(parts, PARTS.map(|(page, field)| (page.to_owned(), field.to_owned())));
 }
 
 #[test]
@@ -247,7 +255,7 @@ fn the_chart_takes_the_values_of_the_page_about_monitoring() {
 /// Flux does not run here, but its definitions do: what the page says to copy, with what it says to add.
 #[tokio::test]
 async fn what_is_copied_for_flux_is_accepted_where_its_definitions_are() {
-    let lab = Lab::empty("fluxpage").await;
+    let lab = Lab::on(bare_plane().await, "fluxpage").await;
     for (folder, name) in [
         ("flux-source-crds", "source.toolkit.fluxcd.io_ocirepositories.yaml"),
         ("flux-kustomize-crds", "kustomize.toolkit.fluxcd.io_kustomizations.yaml"),
@@ -272,7 +280,7 @@ async fn what_is_copied_for_flux_is_accepted_where_its_definitions_are() {
         objects.extend(documents(&fs::read_to_string(Path::new(ROOT).join(file)).unwrap()));
     }
     for object in &mut objects {
-        // Those of the files are not there.
+        // The namespaces that the files name are not there.
         if object["metadata"]["namespace"].is_string() {
             object["metadata"]["namespace"] = json!(lab.namespace);
         }
@@ -280,7 +288,7 @@ async fn what_is_copied_for_flux_is_accepted_where_its_definitions_are() {
             object["spec"]["verify"] = verify.clone();
             verified += 1;
         }
-        lab.would_apply(&object.to_string());
+        would_apply(&lab, &object.to_string());
     }
     assert_eq!((objects.len(), verified), (6, 1));
 }

@@ -183,7 +183,7 @@ async fn the_checkers_accept_the_objects_of_every_set_of_values() {
     }
 }
 
-/// That of `helm test` too.
+/// Also the pod of `helm test`.
 #[tokio::test]
 async fn every_pod_is_admitted_where_only_restricted_ones_are() {
     let lab = Lab::empty("restricted").await;
@@ -209,7 +209,7 @@ async fn every_pod_is_admitted_where_only_restricted_ones_are() {
                 _ => continue,
             };
             places.insert(place);
-            // It would have been seen. The API server learns of a label, and makes an account for pods, some moment after.
+            // One that is not restricted is seen. The API server learns of a label, and makes an account for pods, some moment after.
             let mut privileged = object.clone();
             let pod = privileged.pointer_mut(place).unwrap();
             pod["containers"][0]["securityContext"] = json!({"privileged": true});
@@ -367,10 +367,8 @@ fn the_gitops_examples_name_this_chart_and_values_that_it_takes() {
 fn flux_waits_for_kinds_that_there_are_and_in_an_order_that_there_is() {
     let text = fs::read_to_string(Path::new(ROOT).join("integrations/flux/toolzz.yaml")).unwrap();
     let steps: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
-    let all = |field: &str| -> Vec<&Value> {
-        steps.iter().flat_map(|step| step["spec"][field].as_array().into_iter().flatten()).collect()
-    };
-    let (definitions, checks) = (definitions(), all("healthChecks"));
+    let checks: Vec<&Value> = steps.iter().flat_map(|step| step["spec"]["healthChecks"].as_array()).flatten().collect();
+    let definitions = definitions();
     assert!(!checks.is_empty());
     for check in checks {
         let is_defined = definitions.iter().any(|CustomResourceDefinition { spec, .. }| {
@@ -379,8 +377,11 @@ fn flux_waits_for_kinds_that_there_are_and_in_an_order_that_there_is() {
         });
         assert!(is_defined, "there is no such kind: {check}");
     }
-    for before in all("dependsOn") {
-        assert!(steps.iter().any(|step| step["metadata"]["name"] == before["name"]), "nothing is called {before}");
+    // Each but the first waits for one before it.
+    for (place, step) in steps.iter().enumerate().skip(1) {
+        let waits_for = step["spec"]["dependsOn"].as_array().into_iter().flatten();
+        let earlier = |name: &Value| steps[..place].iter().any(|step| step["metadata"]["name"] == *name);
+        assert!(waits_for.map(|before| &before["name"]).any(earlier), "{step}");
     }
 }
 

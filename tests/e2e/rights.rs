@@ -23,7 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Rooms at once: they mostly wait.
 const AT_ONCE: usize = 6;
 
-// Tests that fail without a right: where there is such a one, one whose operator has the chart's rights and no others.
+// Tests of what each right is for. Where there is such a one, one whose operator has the chart's rights and no others; that
+// each right is needed is shown below.
 const MAIN_JOB: &str = "chart::the_main_job_works_with_exactly_the_rights_of_the_chart_in_one_namespace";
 const NAMED: &str = "chart::only_secrets_that_are_named_are_read";
 const REACH: &str = "chart::one_namespace_out_of_reach_stops_nothing_elsewhere";
@@ -178,7 +179,8 @@ impl Right {
         resource == self.resource && verb == self.verb && own == self.own && named
     }
 
-    /// Whether a line of the log is about what was refused without it.
+    /// Whether a line of the log is about what was refused without it. Lines do not name the lease, nor the verb on a
+    /// resource.
     fn is_told_by(&self, line: &str, lab: &Lab) -> bool {
         let line = line.to_lowercase();
         let says = |words: &str| line.contains(words);
@@ -478,7 +480,7 @@ async fn are_needed(scope: Scope, these: impl Fn(&Right) -> bool) {
 }
 
 #[test]
-fn each_right_has_a_test_that_needs_it() {
+fn the_test_that_is_named_for_each_right_is_there() {
     for (resource, verb, what, test) in NEEDED {
         println!("{resource} {verb}: {what} ({test})");
         let (module, name) = test.split_once("::").unwrap();
@@ -505,7 +507,7 @@ async fn every_right_of_shards_is_needed_and_none_is_missing() {
 #[tokio::test]
 async fn every_right_in_the_cluster_is_needed_and_none_is_missing() {
     // Those on its own Secrets are among those on all here. The chart gives them always: with another `secretAccess`,
-    // or where no Secret may be a target, they are not.
+    // or where no Secret may be a target, they are not among those.
     are_needed(Scope::Cluster, |right| !(right.own && right.resource == "secrets")).await;
 }
 

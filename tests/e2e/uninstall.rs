@@ -160,7 +160,7 @@ async fn definitions_that_go_with_the_release_are_a_problem_whatever_namespaces_
     assert!(code == Some(0) && told.contains("annotated to be kept by helm uninstall"), "{told}");
     assert!(told.contains("helm get manifest op -n default"), "{told}");
 
-    // And so it is: the definitions go, and the resource with them.
+    // Without the annotation the definitions go with the release.
     install(false);
     helm(&["uninstall", "op"]);
     let gone = async {

@@ -9,20 +9,21 @@ use std::{
 
 use crate::{Error, bugs::Bug, read, write};
 
-/// What every kill rests on, from the root of the repository.
+/// What every kill rests on, from the root of the repository: also on what counts as one.
 const ALL: [&str; 10] = [
     "Cargo.lock",
     "Cargo.toml",
     "rust-toolchain.toml",
     "src",
     "crds",
-    "charts/toolzz-operator/values.yaml",
-    "charts/toolzz-operator/templates",
+    "charts/toolzz-operator",
+    "tests/bugs/src/main.rs",
     "tests/controlplane",
     "tests/kubeproxy",
     "tests/simulator",
 ];
-/// The tests that are no unit tests. A kill by one rests on its module, and on those that it names.
+/// The tests that are no unit tests. A kill by one rests on its module and on those that it names, and on those that it
+/// need not name to use them: `main`, and who adds to what all of them use.
 const SUITES: [&str; 2] = ["tests/e2e", "tests/remote"];
 
 /// Which test killed which bug, and a hash of the bug and what the kill rests on.
@@ -71,7 +72,10 @@ impl Kept {
         let kill = (self.hash(bug, by)?, by.to_owned());
         self.kills.insert(bug.name.clone(), kill);
         let lines = self.kills.iter().map(|(name, (hash, by))| format!("{hash} {by} {name}\n"));
-        write(path, &lines.collect::<String>())
+        // Who is ended meanwhile leaves the kills of hours.
+        let new = path.with_extension("new");
+        write(&new, &lines.collect::<String>())?;
+        fs::rename(&new, path).map_err(|source| Error::File { path: path.clone(), source })
     }
 
     fn hash(&self, bug: &Bug, by: &str) -> Result<String, Error> {
@@ -87,12 +91,18 @@ impl Kept {
     }
 }
 
-/// The files of a module, of those it names, of those that they name, and so on.
+/// The files of a module, of those that everybody uses, of those that they name, and so on.
 fn modules(root: &Path, suite: &str, module: &str) -> Result<BTreeSet<String>, Error> {
     let names: Vec<String> =
         list(&root.join(suite))?.iter().filter_map(|name| name.strip_suffix(".rs")).map(str::to_owned).collect();
     let path = |name: &str| format!("{suite}/{name}.rs");
-    let (mut found, mut open) = (BTreeSet::new(), vec![module]);
+    let (mut found, mut open) = (BTreeSet::new(), vec![module, "main"]);
+    for name in &names {
+        let text = read(&root.join(path(name)))?;
+        if ["\nimpl Lab {", "\nimpl Operator {"].iter().any(|adds| text.contains(adds)) {
+            open.push(name);
+        }
+    }
     while let Some(name) = open.pop() {
         if found.insert(path(name)) {
             let text = read(&root.join(path(name)))?;
@@ -138,7 +148,10 @@ mod tests {
             fs::write(root.join(path), text).unwrap();
         };
         ALL.iter().for_each(|path| put(path, ""));
-        for (module, text) in [("shell", "use super::support::*;"), ("support", ""), ("shards", "")] {
+        let adds = "use super::*;\nimpl Lab {";
+        for (module, text) in
+            [("main", ""), ("shell", "use super::support::*;"), ("support", ""), ("shards", ""), ("leader", adds)]
+        {
             put(&format!("tests/e2e/{module}.rs"), text);
         }
         let bugs = crate::bugs::read().unwrap();
@@ -154,8 +167,12 @@ mod tests {
         assert_eq!(killers(), both);
         put("tests/e2e/shards.rs", "fn other() {}");
         assert_eq!(killers(), both);
-        put("tests/e2e/support.rs", "fn other() {}");
-        assert_eq!(killers(), [both[0].clone(), None]);
+        for module in ["support", "leader"] {
+            read().keep(other, "shell::another").unwrap();
+            assert_eq!(killers(), both);
+            put(&format!("tests/e2e/{module}.rs"), "fn other() {}\nimpl Lab {");
+            assert_eq!(killers(), [both[0].clone(), None], "{module}");
+        }
         put("src", "fn other() {}");
         assert_eq!(killers(), [None, None]);
         fs::remove_dir_all(root).unwrap();

@@ -97,7 +97,7 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
     for (number, bug) in bugs.iter().enumerate() {
         let begun = Instant::now();
         let fate = match kept.killer(bug)? {
-            Some(by) => Fate::Killed(by),
+            Some(by) => Fate::Kept(by),
             None => fate(bug, &copy, &target, &mut healthy)?,
         };
         let (word, why) = match &fate {
@@ -105,6 +105,7 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
                 kept.keep(bug, by)?;
                 ("killed  ", format!("by {by}"))
             }
+            Fate::Kept(by) => ("killed  ", format!("by {by}, as is kept")),
             Fate::Survived => {
                 survived += 1;
                 ("SURVIVED", "no test fails".to_owned())
@@ -129,6 +130,8 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
 enum Fate {
     /// By this test.
     Killed(String),
+    /// By this test, earlier.
+    Kept(String),
     Survived,
     /// For this reason.
     ShowsNothing(&'static str),
@@ -136,6 +139,9 @@ enum Fate {
 
 fn fate<'a>(bug: &'a Bug, copy: &Path, target: &Path, healthy: &mut Vec<&'a str>) -> Result<Fate, Error> {
     let arguments = test(&bug.test, "");
+    if healthy.is_empty() && !matches!(cargo(copy, target, "test --workspace --no-run", BUILD_LIMIT)?, Ended::Well) {
+        return Err(Error::DoesNotCompile);
+    }
     // A test that is red without the bug shows nothing.
     if !healthy.contains(&bug.test.as_str()) {
         if !matches!(cargo(copy, target, &arguments, LIMIT)?, Ended::Well) {
