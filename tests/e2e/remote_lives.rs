@@ -221,7 +221,7 @@ impl Case {
         let asked = journal.iter().rfind(|entry| entry.operation == Operation::Catalogue);
         let Some(asked) = asked.and_then(|entry| entry.finished_at) else { return };
         // The operator counts from when it has read the answer, and may be slow to.
-        let old = asked + SignedDuration::from_secs(RESYNC + 1);
+        let old = asked + SignedDuration::from_secs(RESYNC + 5);
         tokio::time::sleep(old.duration_since(Timestamp::now()).try_into().unwrap_or_default()).await;
     }
 
