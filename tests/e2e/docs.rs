@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use test_controlplane::tool;
 use toolzz_operator::api::Reason;
 
-use super::support::*;
+use super::{chart::CHART, install::flux_definitions, support::*};
 
 pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -210,7 +210,7 @@ fn part(page: &str, field: &str) -> Value {
 fn every_yaml_is_an_object_with_a_name_or_a_part_that_is_known() {
     let mut parts = Vec::new();
     for page in pages() {
-        let path = page.path.strip_prefix(ROOT).unwrap_or(&page.path).display().to_string();
+        let path = page.path.display().to_string();
         for block in page.blocks.iter().filter(|block| block.kind == "yaml") {
             let place = format!("{path}:{}", block.line);
             let documents: Vec<Value> =
@@ -242,10 +242,9 @@ fn what_is_copied_beside_argo_cds_configuration_is_what_is_shipped() {
 
 #[test]
 fn the_chart_takes_the_values_of_the_page_about_monitoring() {
-    let chart = Path::new(ROOT).join("charts/toolzz-operator");
     let values = format!("extraEnv={}", part("docs/monitoring.md", "extraEnv"));
     let mut template = Command::new(tool("helm").unwrap());
-    template.args(["template", "op", "--set-json", &values, "-f"]).arg(chart.join("ci/alone-values.yaml")).arg(&chart);
+    template.args(["template", "op", CHART, "--set-json", &values, "-f", &format!("{CHART}/ci/alone-values.yaml")]);
     let output = template.output().unwrap();
     let rendered = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -256,12 +255,7 @@ fn the_chart_takes_the_values_of_the_page_about_monitoring() {
 #[tokio::test]
 async fn what_is_copied_for_flux_is_accepted_where_its_definitions_are() {
     let lab = Lab::on(bare_plane().await, "fluxpage").await;
-    for (folder, name) in [
-        ("flux-source-crds", "source.toolkit.fluxcd.io_ocirepositories.yaml"),
-        ("flux-kustomize-crds", "kustomize.toolkit.fluxcd.io_kustomizations.yaml"),
-        ("flux-helm-crds", "helm.toolkit.fluxcd.io_helmreleases.yaml"),
-    ] {
-        let definition = tool(folder).unwrap().join(name);
+    for definition in flux_definitions() {
         lab.kubectl(&["apply", "--server-side", "-f", definition.to_str().unwrap()]);
     }
     // The API server learns of a kind some moment after its definition was applied.

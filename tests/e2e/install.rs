@@ -309,17 +309,21 @@ fn example(text: &str, kind: &str) -> Value {
     documents.into_iter().find(|document| document["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
 }
 
-#[tokio::test]
-async fn flux_understands_its_example() {
-    let lab = Lab::empty("flux").await;
-    let folder = lab.directory.join("schemas");
-    let known = [
+/// The definitions of Flux's that its example is made of.
+pub fn flux_definitions() -> [PathBuf; 3] {
+    let definitions = [
         ("flux-source-crds", "source.toolkit.fluxcd.io_ocirepositories.yaml"),
         ("flux-kustomize-crds", "kustomize.toolkit.fluxcd.io_kustomizations.yaml"),
         ("flux-helm-crds", "helm.toolkit.fluxcd.io_helmreleases.yaml"),
     ];
-    let known = known.map(|(folder, name)| tool(folder).unwrap().join(name));
-    schemas::write(&lab.plane.client().await.unwrap(), &known, &folder).await.unwrap();
+    definitions.map(|(folder, name)| tool(folder).unwrap().join(name))
+}
+
+#[tokio::test]
+async fn flux_understands_its_example() {
+    let lab = Lab::empty("flux").await;
+    let folder = lab.directory.join("schemas");
+    schemas::write(&lab.plane.client().await.unwrap(), &flux_definitions(), &folder).await.unwrap();
     let check = |text: &str| {
         let mut kubeconform = Command::new(tool("kubeconform").unwrap());
         kubeconform.args(["-strict", "-summary", "-schema-location", &schemas::location(&folder)]);
