@@ -11,19 +11,21 @@ targets=(model fuzz sequences schedules crashpoints takeovers kubernetes-faults 
 sources() {
     # Its unit tests are no part of the operator.
     local no_unit_tests=(':(exclude,glob)src/**/'{tests.rs,tests/**,*_tests.rs})
-    local room=(Cargo.lock Cargo.toml rust-toolchain.toml src "${no_unit_tests[@]}" crds tests/{controlplane,kubeproxy,simulator})
+    # What everything is built by and of.
+    local build=(Cargo.lock Cargo.toml rust-toolchain.toml)
+    local room=("${build[@]}" src "${no_unit_tests[@]}" crds tests/{controlplane,kubeproxy,simulator})
     room+=(tests/e2e/{support,leaks}.rs)
     local runs=(tests/e2e/{runs,workloads,adoption}.rs)
     local target=$1
     case $target in
     # The planner rests on the resources' definitions and on nothing else.
-    model) set -- Cargo.lock Cargo.toml rust-toolchain.toml src/lib.rs src/{api,plan} "${no_unit_tests[@]}" tests/model ;;
-    fuzz) set -- Cargo.lock Cargo.toml rust-toolchain.toml src/lib.rs src/{api,plan,remote} ;;
+    model) set -- "${build[@]}" src/lib.rs src/{api,plan} "${no_unit_tests[@]}" tests/model ;;
+    fuzz) set -- "${build[@]}" src/lib.rs src/{api,plan,remote} ;;
     crashpoints | takeovers) set -- "${room[@]}" "${runs[@]}" tests/e2e/crashpoints.rs ;;
     kubernetes-faults) set -- "${room[@]}" "${runs[@]}" charts tests/e2e/{kubernetes_faults,chart}.rs ;;
     remote-faults) set -- "${room[@]}" charts tests/e2e/{remote_faults,remote_lives,connections,schema,chart,dice}.rs ;;
     sequences | schedules) set -- "${room[@]}" "${runs[@]}" tests/e2e/{sequences,lives,dice,leader}.rs ;;
-    bugs) set -- Cargo.lock Cargo.toml rust-toolchain.toml src tests crds charts :!tests/bench ;;
+    bugs) set -- "${build[@]}" src tests crds charts :!tests/bench ;;
     esac
     { git ls-files -s -- "$@"; sed -n "/^$target:/,/^$/p" Makefile; } | git hash-object --stdin
 }
