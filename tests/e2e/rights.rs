@@ -299,7 +299,9 @@ impl Room {
             Scope::SecretNames => format!("scope=cluster,{named},secretNames.{home}={{shared}}"),
             Scope::NamedSecrets => format!("{namespaces},{named}"),
         };
-        let more = "targets={configmaps,secrets},allowedHosts={127.0.0.1},leaderElection.leaseDuration=10s,rateLimit=0";
+        // Who loses its lease on a busy machine ends, and nobody starts it anew here.
+        let lease = "leaderElection.leaseDuration=30s,leaderElection.renewDeadline=25s,leaderElection.retryPeriod=2s";
+        let more = format!("targets={{configmaps,secrets}},allowedHosts={{127.0.0.1}},rateLimit=0,{lease}");
         let mut command = as_chart(&lab, &format!("{values},{more}")).await;
         lab.identity = lab.plane.service_account_kubeconfig(&home, RELEASE).await.unwrap();
         lab.use_proxy().await;
