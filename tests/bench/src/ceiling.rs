@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     error::{Error, Result},
     figures::percentile,
-    kubernetes::{Kubernetes, events},
+    kubernetes::Kubernetes,
     load::{IN_FLIGHT, each},
     world::{Names, USER, World},
 };
@@ -25,8 +25,6 @@ const ALONE: usize = 100;
 pub struct Ceiling {
     /// Resources per second.
     pub rate: f64,
-    /// The same where an event is written for each, as the operator does.
-    pub rate_with_events: f64,
     /// One resource, while nothing else happens.
     pub alone: Duration,
 }
@@ -49,7 +47,6 @@ struct Loader {
     kubernetes: Kubernetes,
     http: reqwest::Client,
     url: String,
-    events: bool,
 }
 
 /// What is needed of Toolzz's answer.
@@ -61,14 +58,9 @@ struct Row {
     virtual_key: String,
 }
 
-/// Loads so many resources, twice.
+/// Loads so many resources, after some one by one.
 pub async fn measure(world: &mut World<'_>, size: usize) -> Result<Ceiling> {
-    let loader = Loader {
-        kubernetes: world.account.clone(),
-        http: world.http.clone(),
-        url: world.simulator.url(),
-        events: false,
-    };
+    let loader = Loader { kubernetes: world.account.clone(), http: world.http.clone(), url: world.simulator.url() };
     world.fill(ALONE).await?;
     let mut alone = Vec::new();
     for number in 0..ALONE {
@@ -76,16 +68,13 @@ pub async fn measure(world: &mut World<'_>, size: usize) -> Result<Ceiling> {
         loader.load(number).await?;
         alone.push(begun.elapsed());
     }
-    let size = size.min(MOST);
-    let bare = rate(world, &loader, size).await?;
-    let with_events = rate(world, &Loader { events: true, ..loader }, size).await?;
-    Ok(Ceiling { rate: bare, rate_with_events: with_events, alone: percentile(&alone, 50).unwrap_or_default() })
+    let rate = rate(world, loader, size.min(MOST)).await?;
+    Ok(Ceiling { rate, alone: percentile(&alone, 50).unwrap_or_default() })
 }
 
-async fn rate(world: &mut World<'_>, loader: &Loader, size: usize) -> Result<f64> {
+async fn rate(world: &mut World<'_>, loader: Loader, size: usize) -> Result<f64> {
     let first = world.count;
     world.fill(size).await?;
-    let loader = loader.clone();
     let load = move |number| {
         let loader = loader.clone();
         async move { loader.load(number).await }
@@ -131,9 +120,6 @@ impl Loader {
             "status": status(&names, &row, &ledger, object.metadata.generation),
         });
         self.kubernetes.patch(&format!("{}/status", names.path()), &status).await?;
-        if self.events {
-            self.kubernetes.create(&events(&names.namespace), &event(&names, &object.metadata.uid)).await?;
-        }
         Ok(())
     }
 
@@ -183,24 +169,5 @@ fn status(names: &Names, row: &Row, ledger: &str, generation: i64) -> Value {
             condition("Synced", "Created", &message),
             condition("SecretsResolved", "Resolved", "every Secret and key is there"),
         ],
-    })
-}
-
-fn event(names: &Names, uid: &str) -> Value {
-    json!({
-        "apiVersion": "events.k8s.io/v1",
-        "kind": "Event",
-        "metadata": {"generateName": format!("{}-", names.name), "namespace": names.namespace},
-        "eventTime": "2026-01-01T00:00:00.000000Z",
-        "action": "Reconcile",
-        "reason": "Created",
-        "note": format!("credential {} is at Toolzz as the spec says", names.name),
-        "type": "Normal",
-        "reportingController": "toolzz-operator",
-        "reportingInstance": "bench",
-        "regarding": {
-            "apiVersion": "toolzz.com.br/v1alpha1", "kind": "ToolzzCredential",
-            "namespace": names.namespace, "name": names.name, "uid": uid,
-        },
     })
 }

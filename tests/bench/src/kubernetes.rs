@@ -33,7 +33,6 @@ pub struct Object {
 #[serde(default, rename_all = "camelCase")]
 pub struct Metadata {
     pub name: String,
-    pub uid: String,
     pub generation: i64,
     pub resource_version: String,
 }
@@ -152,10 +151,6 @@ impl Kubernetes {
 
 pub fn secrets(namespace: &str) -> String {
     format!("/api/v1/namespaces/{namespace}/secrets")
-}
-
-pub fn events(namespace: &str) -> String {
-    format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events")
 }
 
 pub fn credentials(namespace: &str) -> String {

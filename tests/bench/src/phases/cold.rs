@@ -32,12 +32,8 @@ pub async fn cold(
     let asked = world.since(&before).await?;
     let ids = world.verify().await?;
     let rate = size as f64 / took;
-    let row = |what: &str| Row::new(size, what, rate, Unit::PerSecond);
-    run.row(
-        row("cold convergence, --rate-limit=0, from exec").of(ceiling.rate, "the ceiling").target(Target::Ratio(0.9)),
-    );
-    let with_events = row("cold convergence, beside a loader that writes events");
-    run.row(with_events.of(ceiling.rate_with_events, "the ceiling with events"));
+    let row = Row::new(size, "cold convergence, --rate-limit=0, from exec", rate, Unit::PerSecond);
+    run.row(row.of(ceiling.rate, "the ceiling").target(Target::Ratio(0.9)));
     run.grows("cold convergence", size, took);
     asked_for_each(run, &asked, size);
     let memory = operator.memory()?;
@@ -52,7 +48,7 @@ fn asked_for_each(run: &mut Run<'_>, asked: &Counts, size: usize) {
     run.row(each("writes to each created resource", requests.writes()).target(Target::Exactly(2.0)));
     run.row(each("POSTs for each", calls.posts).target(Target::Exactly(1.0)));
     run.row(each("PUTs for each", calls.puts).target(Target::Exactly(1.0)));
-    run.row(each("events for each", requests.events()));
+    run.row(each("events for each", requests.events()).target(Target::Exactly(0.0)));
     let all = each("Kubernetes requests for each, all told", requests.of_the_operator());
     run.row(all.of(Ceiling::REQUESTS, "the loader's"));
     run.row(each("calls of Toolzz for each, all told", calls.all).of(Ceiling::CALLS, "the loader's"));

@@ -61,7 +61,7 @@ pub async fn restart(
     run.row(row.of(ceiling.time(size), "the ceiling's time for as many creates"));
     let count = |what: &str, count: u64| Row::new(size, what, count as f64, Unit::Requests);
     run.row(count("restart: writes to resources", requests.writes()).target(Target::Exactly(0.0)));
-    run.row(count("restart: events", requests.events()));
+    run.row(count("restart: events", requests.events()).target(Target::Exactly(0.0)));
     run.row(count("restart: POSTs", calls.posts).target(Target::Exactly(0.0)));
     run.row(count("restart: PUTs", calls.puts));
     let read = requests.secrets_read().saturating_sub(OWN_SECRETS);
@@ -150,6 +150,7 @@ pub async fn drift(
     run.row(count("drift pass: listings", asked.calls.lists).target(Target::Exactly(LISTINGS as f64)));
     run.row(count("drift pass: other calls of Toolzz", asked.calls.all - asked.calls.lists));
     run.row(count("drift pass: writes to resources", asked.requests.writes()).target(Target::Exactly(0.0)));
+    run.row(count("drift pass: events", asked.requests.events()).target(Target::Exactly(0.0)));
     run.row(count("drift pass: Secrets read", asked.requests.secrets_read()));
     let row = Row::seconds(size, "drift pass: a core's time", used);
     run.row(row.of(ceiling.time(size), "the ceiling's time for as many creates"));
