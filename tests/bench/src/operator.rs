@@ -166,17 +166,20 @@ impl Operator {
             .await
     }
 
-    /// Waits until so many passes were made since it began, and then nothing happens. When the last pass was seen.
+    /// Waits until so many passes were made since it began, and then nobody waits, no call is made and nothing is told. When
+    /// that began. Routine passes may go on: of very many resources it is always somebody's turn.
     pub async fn until_quiet(&mut self, passes: usize, limit: Duration) -> Result<Instant> {
-        let (mut last, mut since) = ((-1.0, -1.0), Instant::now());
+        let (mut last, mut since) = ((None, None), Instant::now());
         until("the operator is at rest", limit, LOOK * 4, async || {
             let metrics = self.metrics().await?;
+            let value = |name: &str| metrics.value(name);
             // Events are written in the background, and may be late.
-            let now = (metrics.passes(), metrics.value("toolzz_operator_events_total").unwrap_or_default());
-            if now != last || metrics.value("toolzz_operator_reconciles_running") != Some(0.0) {
+            let now = (value("toolzz_operator_remote_calls_total"), value("toolzz_operator_events_total"));
+            let busy = [value("toolzz_operator_queue_length"), value("toolzz_operator_reconciles_running")];
+            if now != last || busy != [Some(0.0); 2] {
                 (last, since) = (now, Instant::now());
             }
-            Ok((now.0 >= passes as f64 && since.elapsed() >= QUIET).then_some(since))
+            Ok((metrics.passes() >= passes as f64 && since.elapsed() >= QUIET).then_some(since))
         })
         .await
     }

@@ -32,7 +32,8 @@ pub async fn rest(run: &mut Run<'_>, operator: &Operator, size: usize) -> Result
     tokio::time::sleep(A_MINUTE).await;
     let used = operator.cpu()?.saturating_sub(before).as_secs_f64();
     let percent = used / A_MINUTE.as_secs_f64() * 100.0;
-    run.row(Row::new(size, "a core's time at rest", percent, Unit::Percent).target(Target::AtMost(1.0)));
+    let row = Row::new(size, "a core's time at rest", percent, Unit::Percent);
+    run.row(aimed(row, size, Target::AtMost(1.0)));
     let memory = operator.memory()?.now;
     let row = Row::new(size, "resident memory at rest", memory, Unit::Megabytes);
     run.row(aimed(row, size, Target::AtMost(60.0)));
