@@ -29,6 +29,8 @@ const ROUND: usize = 3;
 
 /// Has no factor in common with a number of resources.
 const STRIDE: usize = 7_919;
+/// The longest backlog.
+const MOST: usize = 10_000;
 
 /// What a user waited for.
 struct Waited {
@@ -46,15 +48,15 @@ pub async fn backlog(
     ceiling: Ceiling,
 ) -> Result<Operator> {
     operator.end().await?;
-    let mut round = ROUND;
+    let (mut round, more) = (ROUND, size.min(MOST));
     let ways: [(&str, Flags<'_>, Duration); 2] =
-        [("flags as shipped", &[], ENOUGH), ("--rate-limit=0", &[UNLIMITED], limit(size))];
+        [("flags as shipped", &[], ENOUGH), ("--rate-limit=0", &[UNLIMITED], limit(more))];
     for (how, flags, enough) in ways {
-        run.fill(world, size).await?;
-        run.say(format!("changes, edits and new resources beside a backlog of {size}, {how}"));
+        run.fill(world, more).await?;
+        run.say(format!("changes, edits and new resources beside a backlog of {more}, {how}"));
         let mut operator = world.operator(flags)?;
         operator.until_working().await?;
-        let waited = bother(world, size, ids, round, world.count, enough, async { Ok(()) }).await?;
+        let waited = bother(world, more, ids, round, world.count, enough, async { Ok(()) }).await?;
         round += waited.changed.len().max(waited.edited.len());
         world.count += waited.created.len();
         told(run, size, how, &waited, ceiling);
@@ -63,12 +65,12 @@ pub async fn backlog(
     }
     // The same, but they are made while it runs: nobody can tell which of them a user waits for.
     let how = "made meanwhile, flags as shipped";
-    run.say(format!("changes, edits and new resources beside a backlog of {size}, {how}"));
+    run.say(format!("changes, edits and new resources beside a backlog of {more}, {how}"));
     let mut operator = world.operator(&[])?;
     operator.until_working().await?;
-    let end = world.count + size;
+    let end = world.count + more;
     let made = world.make(world.count..end);
-    let waited = bother(world, size, ids, round, end, ENOUGH, made).await?;
+    let waited = bother(world, more, ids, round, end, ENOUGH, made).await?;
     world.count = end + waited.created.len();
     told(run, size, how, &waited, ceiling);
     operator.end().await?;
@@ -107,19 +109,19 @@ fn told(run: &mut Run<'_>, size: usize, how: &str, waited: &Waited, ceiling: Cei
     }
 }
 
-/// Does things, three of a different kind at a time, as long as there is a backlog, and not for longer than is enough. What
-/// is made here has numbers from `fresh` on.
+/// Does things, three of a different kind at a time, as long as there is a backlog of so many, and not for longer than is
+/// enough. What is made here has numbers from `fresh` on.
 async fn bother(
     world: &World<'_>,
-    size: usize,
+    more: usize,
     ids: &HashMap<String, Uuid>,
     round: usize,
     fresh: usize,
     enough: Duration,
     meanwhile: impl Future<Output = Result<()>>,
 ) -> Result<Waited> {
-    let begun = Instant::now();
-    let target = world.simulator.counts(Operation::Create).committed + size as u64;
+    let (begun, size) = (Instant::now(), ids.len());
+    let target = world.simulator.counts(Operation::Create).committed + more as u64;
     // What is done here creates too, so it ends a little before the backlog does.
     let go_on = || {
         let created = world.simulator.counts(Operation::Create).committed;
