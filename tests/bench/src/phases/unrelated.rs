@@ -37,9 +37,11 @@ pub async fn unrelated(
     let create = move |number| {
         let (admin, value) = (admin.clone(), value.clone());
         async move {
-            let name = format!("unrelated-{number:06}");
             let secret = json!({
-                "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"value": value},
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": named(number)},
+                "stringData": {"value": value},
             });
             admin.create(&secrets(NAMESPACE), &secret).await
         }
@@ -49,22 +51,36 @@ pub async fn unrelated(
     let came = operator.memory()?;
     let (operator, ready) = anew(world, operator, size).await?;
     let there = operator.memory()?;
-    let secrets = grouped(count);
-    let rows = [
-        (format!("resident memory at rest, while {secrets} unrelated Secrets came"), came.now, without.now),
-        (format!("resident memory at rest, restarted with {secrets} unrelated Secrets"), there.now, without.now),
-        (
-            format!("resident memory at the peak of that start, with {secrets} unrelated Secrets"),
-            there.peak,
-            without.peak,
-        ),
+    let them = format!("{} unrelated Secrets", grouped(count));
+    let row =
+        |what: String, with, without| Row::new(size, what, with, Unit::Megabytes).of(without, "that without them");
+    let at_rest = [
+        (format!("resident memory at rest, while {them} came"), came.now),
+        (format!("resident memory at rest, restarted with {them}"), there.now),
     ];
-    for (what, with, without) in rows {
-        let row = Row::new(size, what, with, Unit::Megabytes).of(without, "that without them");
-        run.row(aimed(row, size, Target::AtMost(without * MOST)));
+    for (what, with) in at_rest {
+        run.row(aimed(row(what, with, without.now), size, Target::AtMost(without.now * MOST)));
     }
-    run.row(Row::seconds(size, format!("restart with {secrets} unrelated Secrets: time to ready"), ready));
+    let what = format!("resident memory at the peak of that start, with {them}");
+    run.row(row(what, there.peak, without.peak));
+    run.row(Row::seconds(size, format!("restart with {them}: time to ready"), ready));
+    // What is measured after that is measured without them at the other sizes, too.
+    run.say("the unrelated Secrets go");
+    let admin = world.admin.clone();
+    let delete = move |number| {
+        let admin = admin.clone();
+        async move { admin.delete(&path(number)).await }
+    };
+    each(0..count, IN_FLIGHT, delete).await?;
     Ok(operator)
+}
+
+fn named(number: usize) -> String {
+    format!("unrelated-{number:06}")
+}
+
+fn path(number: usize) -> String {
+    format!("{}/{}", secrets(NAMESPACE), named(number))
 }
 
 /// Restarts the operator, and lets it come to rest; how long it took to be ready.
