@@ -3,6 +3,7 @@
 use std::{
     error::Error as StdError,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
 };
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -106,16 +107,30 @@ fn kind_v6(address: Ipv6Addr) -> Kind {
 #[error("the host name leads to an address that is not allowed")]
 pub(super) struct Refused;
 
+/// Resolves names as the system does.
+pub(super) struct System;
+
+impl Resolve for System {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            Ok::<Addrs, Box<dyn StdError + Send + Sync>>(Box::new(found.into_iter()))
+        })
+    }
+}
+
 /// Resolves names, and leaves out what may not be used. The connector gets what is left and resolves nothing itself, so
 /// that what was checked is what is connected to, however often the name changes its answer.
-pub(super) struct Checked(pub(super) Addresses);
+pub(super) struct Checked {
+    pub(super) addresses: Addresses,
+    pub(super) names: Arc<dyn Resolve>,
+}
 
 impl Resolve for Checked {
     fn resolve(&self, name: Name) -> Resolving {
-        let addresses = self.0;
+        let (addresses, answer) = (self.addresses, self.names.resolve(name));
         Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let permitted = addresses.of(found)?;
+            let permitted = addresses.of(answer.await?.collect())?;
             Ok::<Addrs, Box<dyn StdError + Send + Sync>>(Box::new(permitted.into_iter()))
         })
     }

@@ -413,8 +413,13 @@ const NEVER: [&str; 16] = [
 
 /// Whether the account of the operator in this room may do that.
 fn may(lab: &Lab, namespace: &str, what: &str) -> bool {
-    let account = format!("--as=system:serviceaccount:{}:op-toolzz-operator", lab.namespace);
-    let args = ["auth", "can-i", &account, "-n", namespace].into_iter().chain(what.split(' '));
+    may_as(lab, &format!("system:serviceaccount:{}:op-toolzz-operator", lab.namespace), namespace, what)
+}
+
+/// Whether somebody may do that.
+pub fn may_as(lab: &Lab, who: &str, namespace: &str, what: &str) -> bool {
+    let who = format!("--as={who}");
+    let args = ["auth", "can-i", &who, "-n", namespace].into_iter().chain(what.split(' '));
     let output = lab.plane.kubectl(args).output().unwrap();
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     match told.split_whitespace().next() {

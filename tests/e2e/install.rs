@@ -9,7 +9,14 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::{
+    api::core::v1::Pod, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+    runtime::wait::await_condition,
+};
 use serde_json::{Value, json};
 use test_controlplane::{schemas, tool};
 use toolzz_simulator::DEFAULT_TOKEN;
@@ -94,6 +101,32 @@ async fn outlives(lab: &mut Lab, upgrade: impl Fn() -> String) {
     assert_eq!(versions(lab), installed);
 }
 
+/// `helm test` ends well, with this in the place of the kubelet: it runs what the pod would run, with the operator's own
+/// address for that of the Service, and says how it ended.
+async fn is_tested(lab: &Lab) {
+    let namespace = lab.namespace.as_str();
+    let mut helm = lab.plane.helm(["test", "op", "--namespace", namespace, "--timeout=1m"]);
+    let helm = helm.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pods: Api<Pod> = Api::namespaced(lab.client.clone(), namespace);
+    let name = "op-toolzz-operator-test";
+    let made = await_condition(pods.clone(), name, |pod: Option<&Pod>| pod.is_some());
+    let pod = tokio::time::timeout(Duration::from_secs(60), made).await.expect("the pod is made").unwrap().unwrap();
+
+    let args = pod.spec.unwrap().containers.remove(0).args.unwrap();
+    let service = format!("op-toolzz-operator-metrics.{namespace}.svc:8080");
+    let ports = ["get", "service", "op-toolzz-operator-metrics", "-n", namespace, "-o", "jsonpath={.spec.ports[*].port}"];
+    assert_eq!(output(lab.plane.kubectl(ports)), "8080");
+    assert!(args.iter().any(|arg| arg.contains(&service)), "{args:?}");
+    let here = lab.operator.as_ref().unwrap().http().to_string();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_toolzz-operator"));
+    command.args(args.iter().map(|arg| arg.replace(&service, &here))).env_clear();
+    let phase = if command.status().unwrap().success() { "Succeeded" } else { "Failed" };
+    let status = Patch::Merge(json!({"status": {"phase": phase}}));
+    pods.patch_status(name, &PatchParams::default(), &status).await.unwrap();
+    let told = tokio::task::spawn_blocking(|| helm.wait_with_output()).await.unwrap().unwrap();
+    assert!(told.status.success(), "{phase}: {}", String::from_utf8_lossy(&told.stderr));
+}
+
 #[tokio::test]
 async fn a_release_comes_is_upgraded_goes_and_comes_again_and_nothing_is_lost() {
     let _turn = turn().await;
@@ -119,6 +152,7 @@ async fn a_release_comes_is_upgraded_goes_and_comes_again_and_nothing_is_lost() 
     assert_eq!(lab.simulator.active_named("Renamed").len(), 1);
     helm("install", &[CHART, "--set", &values]);
     start(&mut lab).await;
+    is_tested(&lab).await;
     lab.secret("openai", &[("key", &key_material("new"))]).await;
     lab.until_reason("openai", "Rotated").await;
     assert_eq!(lab.simulator.counts(toolzz_simulator::Operation::Create).committed, 2, "one for each material");

@@ -25,6 +25,7 @@ mod lives;
 mod losses;
 mod monitoring;
 mod no_diff;
+mod people;
 mod remote_faults;
 mod remote_lives;
 mod rights;

@@ -1,10 +1,16 @@
 //! A name that leads where a connection may not go gets nothing.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
-    sync::Arc,
+    error::Error,
+    fmt::Debug,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use toolzz_operator::remote::{
     Addresses, Clock, Config, ConfigError, ConnectFailure, Connection, NotDone, Outcome, TokenSource,
 };
@@ -21,14 +27,56 @@ fn by_name(simulator: &Simulator, addresses: Addresses) -> Connection {
     Connection::new(config, token, Clock::start(), Arc::new(Recorder::default())).unwrap()
 }
 
-/// The name leads to loopback each time. That none is resolved once more after the check is by construction.
-#[tokio::test]
-async fn cve_2020_8562_a_name_on_the_list_that_leads_to_loopback_gets_nothing() {
-    let simulator = Simulator::start();
-    match by_name(&simulator, Addresses::Public).list(&key()).await {
+fn assert_address_refused<T: Debug>(outcome: Outcome<T>) {
+    match outcome {
         Outcome::NotDone(NotDone::Unreachable { failure: ConnectFailure::AddressRefused, .. }) => {}
         other => panic!("{other:?}"),
     }
+}
+
+/// Answers with loopback once, and from then on with where clouds give out credentials.
+#[derive(Default)]
+struct Changing(AtomicUsize);
+
+impl Resolve for Changing {
+    fn resolve(&self, _: Name) -> Resolving {
+        let address = match self.0.fetch_add(1, Ordering::SeqCst) {
+            0 => Ipv4Addr::LOCALHOST,
+            _ => Ipv4Addr::new(169, 254, 169, 254),
+        };
+        let found = std::iter::once(SocketAddr::from((address, 0)));
+        Box::pin(async move { Ok::<Addrs, Box<dyn Error + Send + Sync>>(Box::new(found)) })
+    }
+}
+
+#[tokio::test]
+async fn cve_2020_8562_a_name_that_answers_otherwise_the_second_time_leads_nowhere_else() {
+    install_tls();
+    let simulator = Simulator::start();
+    let names = Arc::new(Changing::default());
+    // Each has a client of its own, without an open connection.
+    let connection = || {
+        let url = format!("http://toolzz.example:{}/api/v1", simulator.address().port());
+        let config = Config {
+            addresses: Addresses::PublicAndPrivate,
+            allow_insecure_http: true,
+            names: Arc::clone(&names) as _,
+            ..Config::new(url)
+        };
+        let token = TokenSource::fixed(DEFAULT_TOKEN.into());
+        Connection::new(config, token, Clock::start(), Arc::new(Recorder::default())).unwrap()
+    };
+    done(connection().list(&key()).await);
+    assert_eq!(names.0.load(Ordering::SeqCst), 1, "what was checked is what is connected to");
+    let journal = simulator.journal().len();
+    assert_address_refused(connection().list(&key()).await);
+    assert_eq!(simulator.journal().len(), journal);
+}
+
+#[tokio::test]
+async fn a_name_on_the_list_that_leads_to_loopback_gets_nothing() {
+    let simulator = Simulator::start();
+    assert_address_refused(by_name(&simulator, Addresses::Public).list(&key()).await);
     assert!(simulator.journal().is_empty());
     for addresses in [Addresses::PublicAndPrivate, Addresses::Any] {
         done(by_name(&simulator, addresses).list(&key()).await);
