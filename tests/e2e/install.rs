@@ -114,7 +114,8 @@ async fn is_tested(lab: &Lab) {
 
     let args = pod.spec.unwrap().containers.remove(0).args.unwrap();
     let service = format!("op-toolzz-operator-metrics.{namespace}.svc:8080");
-    let ports = ["get", "service", "op-toolzz-operator-metrics", "-n", namespace, "-o", "jsonpath={.spec.ports[*].port}"];
+    let ports =
+        ["get", "service", "op-toolzz-operator-metrics", "-n", namespace, "-o", "jsonpath={.spec.ports[*].port}"];
     assert_eq!(output(lab.plane.kubectl(ports)), "8080");
     assert!(args.iter().any(|arg| arg.contains(&service)), "{args:?}");
     let here = lab.operator.as_ref().unwrap().http().to_string();

@@ -230,7 +230,8 @@ impl Plane {
 
     fn controller_manager_arguments(&self) -> Vec<String> {
         vec![
-            "--controllers=clusterrole-aggregation,garbagecollector,namespace,serviceaccount,serviceaccount-token".to_owned(),
+            "--controllers=clusterrole-aggregation,garbagecollector,namespace,serviceaccount,serviceaccount-token"
+                .to_owned(),
             // With the rights of an administrator it needs no ServiceAccount per controller.
             file("--kubeconfig", &self.endpoints.kubeconfig),
             file("--root-ca-file", &self.certificates.authority),
