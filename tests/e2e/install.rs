@@ -133,7 +133,7 @@ async fn a_release_comes_is_upgraded_goes_and_comes_again_and_nothing_is_lost() 
     let _turn = turn().await;
     // Bare: the definitions come with the release.
     let plane = bare_plane().await;
-    let mut lab = Lab::on(plane, "release").await;
+    let mut lab = Lab::on(plane.clone(), "release").await;
     let (namespace, values) = (lab.namespace.clone(), values(&lab));
     let helm = |verb: &str, more: &[&str]| {
         let mut command = plane.helm([verb, "op", "--namespace", &namespace]);
@@ -166,7 +166,7 @@ async fn a_release_comes_is_upgraded_goes_and_comes_again_and_nothing_is_lost() 
 async fn applied_on_the_server_it_is_upgraded_and_applied_again_without_a_conflict() {
     let _turn = turn().await;
     let plane = bare_plane().await;
-    let mut lab = Lab::on(plane, "applied").await;
+    let mut lab = Lab::on(plane.clone(), "applied").await;
     let (namespace, values) = (lab.namespace.clone(), values(&lab));
     let file = lab.directory.join("chart.yaml");
     let apply = |chart: &str| {
@@ -184,7 +184,7 @@ async fn applied_on_the_server_it_is_upgraded_and_applied_again_without_a_confli
 #[tokio::test]
 async fn the_checkers_accept_the_objects_of_every_set_of_values() {
     let lab = Lab::empty("checked").await;
-    let (plane, folder) = (lab.plane, lab.directory.join("schemas"));
+    let (plane, folder) = (&lab.plane, lab.directory.join("schemas"));
     let known = tool("prometheus-operator-crds").unwrap();
     let known: Vec<PathBuf> = ["servicemonitors", "podmonitors", "prometheusrules"]
         .map(|plural| known.join(format!("monitoring.coreos.com_{plural}.yaml")))

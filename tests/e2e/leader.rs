@@ -6,7 +6,6 @@ use futures::future::join_all;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use serde_json::json;
-use test_controlplane::ControlPlane;
 use toolzz_simulator::{Gate, Operation, Point, Simulator};
 
 use super::support::*;
@@ -17,7 +16,7 @@ pub async fn lab(prefix: &str) -> Lab {
     on(plane().await, prefix).await
 }
 
-pub async fn on(plane: &'static ControlPlane, prefix: &str) -> Lab {
+pub async fn on(plane: Plane, prefix: &str) -> Lab {
     let mut lab = Lab::on(plane, prefix).await;
     lab.flags.extend(["--leader-elect".to_owned(), format!("--lease-duration={}s", LEASE.as_secs())]);
     lab

@@ -452,7 +452,7 @@ async fn are_needed(scope: Scope, these: impl Fn(&Right) -> bool) {
     let _turn = turn().await;
     // Who sees all namespaces needs a control plane.
     let (plane, at_once) = if scope.is_cluster() { (plane_of_ones_own().await, 1) } else { (plane().await, AT_ONCE) };
-    let mut whole = Room::new(Lab::on(plane, "rights").await, scope).await;
+    let mut whole = Room::new(Lab::on(plane.clone(), "rights").await, scope).await;
     let rights = whole.rights.clone();
     let mut expected = needed();
     expected.retain(|right| {
@@ -465,7 +465,7 @@ async fn are_needed(scope: Scope, these: impl Fn(&Right) -> bool) {
     whole.assert_nothing_refused();
     drop(whole);
     let without = async |right: &Right| {
-        let lab = Lab::on(plane, "without").await;
+        let lab = Lab::on(plane.clone(), "without").await;
         if scope.is_cluster() {
             // What was taken out of it by hand is no longer the chart's, and would be a conflict.
             lab.kubectl(&["delete", "clusterrole", RELEASE]);

@@ -4,8 +4,10 @@ use std::{
     fs::File,
     io::{BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    ops::Deref,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -32,7 +34,6 @@ pub const USER: &str = "6f1c2d34-0000-4000-8000-000000000001";
 pub const UNITY: &str = "0b8e2d34-0000-4000-8000-000000000002";
 
 pub struct Lab {
-    pub plane: &'static ControlPlane,
     pub client: Client,
     /// Where the test is at work; where the operators are at home to begin with.
     pub namespace: String,
@@ -52,31 +53,52 @@ pub struct Lab {
     pub home: String,
     /// Everything was searched for leaks, and nothing comes after that.
     pub searched: std::cell::Cell<bool>,
+    /// The last to go.
+    pub plane: Plane,
+}
+
+/// The control plane of all tests, or one of a test's own. That ends with the last room on it: one that has nothing to do
+/// takes the time of those that have.
+#[derive(Clone)]
+pub enum Plane {
+    Shared(&'static ControlPlane),
+    Own(Arc<ControlPlane>),
+}
+
+impl Deref for Plane {
+    type Target = ControlPlane;
+
+    fn deref(&self) -> &ControlPlane {
+        match self {
+            Self::Shared(plane) => plane,
+            Self::Own(plane) => plane,
+        }
+    }
 }
 
 /// The shared control plane with the definitions installed.
-pub async fn plane() -> &'static ControlPlane {
+pub async fn plane() -> Plane {
     static INSTALLED: OnceCell<&'static ControlPlane> = OnceCell::const_new();
-    INSTALLED
+    let plane = INSTALLED
         .get_or_init(|| async {
             let plane = ControlPlane::shared().await.unwrap();
             install(plane);
             plane
         })
-        .await
+        .await;
+    Plane::Shared(plane)
 }
 
 /// A control plane of a test's own: for an operator that sees all namespaces, and for a server that goes away.
-pub async fn plane_of_ones_own() -> &'static ControlPlane {
+pub async fn plane_of_ones_own() -> Plane {
     let plane = bare_plane().await;
-    install(plane);
+    install(&plane);
     plane
 }
 
 /// The same without the definitions.
-pub async fn bare_plane() -> &'static ControlPlane {
-    // It ends with the process, as the shared one does.
-    Box::leak(Box::new(ControlPlane::start(Options::default()).await.unwrap()))
+pub async fn bare_plane() -> Plane {
+    Plane::Own(Arc::new(ControlPlane::start(Options::default()).await.unwrap()))
 }
 
 fn install(plane: &ControlPlane) {
@@ -96,12 +118,11 @@ impl Lab {
     }
 
     /// A room without an operator on this control plane.
-    pub async fn on(plane: &'static ControlPlane, prefix: &str) -> Self {
+    pub async fn on(plane: Plane, prefix: &str) -> Self {
         let namespace = plane.unique_namespace(prefix).await.unwrap();
         let directory = plane.directory().join("labs").join(&namespace);
         std::fs::create_dir_all(&directory).unwrap();
         Self {
-            plane,
             client: plane.client().await.unwrap(),
             home: namespace.clone(),
             searched: false.into(),
@@ -116,6 +137,7 @@ impl Lab {
             environment: Vec::new(),
             identity: plane.kubeconfig().to_owned(),
             proxy: None,
+            plane,
         }
     }
 

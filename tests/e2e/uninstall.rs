@@ -135,7 +135,7 @@ async fn who_may_read_the_resources_of_a_namespace_is_told_of_those_and_what_was
 #[tokio::test]
 async fn definitions_that_go_with_the_release_are_a_problem_whatever_namespaces_are_named() {
     let plane = bare_plane().await;
-    let mut lab = Lab::on(plane, "definitions").await;
+    let mut lab = Lab::on(plane.clone(), "definitions").await;
     let helm = |args: &[&str]| {
         let output = plane.helm(args).args(["--namespace", "default"]).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
