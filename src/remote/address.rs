@@ -108,9 +108,9 @@ fn kind_v6(address: Ipv6Addr) -> Kind {
 pub(super) struct Refused;
 
 /// Resolves names as the system does.
-pub(super) struct System;
+pub(super) struct SystemResolver;
 
-impl Resolve for System {
+impl Resolve for SystemResolver {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
@@ -123,12 +123,12 @@ impl Resolve for System {
 /// that what was checked is what is connected to, however often the name changes its answer.
 pub(super) struct Checked {
     pub(super) addresses: Addresses,
-    pub(super) names: Arc<dyn Resolve>,
+    pub(super) resolver: Arc<dyn Resolve>,
 }
 
 impl Resolve for Checked {
     fn resolve(&self, name: Name) -> Resolving {
-        let (addresses, answer) = (self.addresses, self.names.resolve(name));
+        let (addresses, answer) = (self.addresses, self.resolver.resolve(name));
         Box::pin(async move {
             let permitted = addresses.of(answer.await?.collect())?;
             Ok::<Addrs, Box<dyn StdError + Send + Sync>>(Box::new(permitted.into_iter()))

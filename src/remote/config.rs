@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::{
     Proxy, Tenure,
-    address::{Addresses, Checked, System},
+    address::{Addresses, Checked, SystemResolver},
 };
 
 /// Time to make a connection, so that a host that does not answer at all is told from a lost answer.
@@ -35,8 +35,8 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     /// Which addresses the host may have.
     pub addresses: Addresses,
-    /// What resolves names wherever addresses are checked.
-    pub names: Arc<dyn Resolve>,
+    /// What resolves names where addresses are checked; any other than the default is for tests.
+    pub resolver: Arc<dyn Resolve>,
     /// What the connection goes through, where the host may have any address: see [`Self::by_proxy`].
     pub proxy: Option<Proxy>,
     /// Sent as `User-Agent`.
@@ -64,7 +64,7 @@ impl Config {
             allow_insecure_http: false,
             allowed_hosts: Vec::new(),
             addresses: Addresses::Any,
-            names: Arc::new(System),
+            resolver: Arc::new(SystemResolver),
             proxy: None,
             user_agent: concat!("toolzz-operator/", env!("CARGO_PKG_VERSION")).to_owned(),
             catalogue_ttl: Duration::from_secs(600),
@@ -145,7 +145,7 @@ impl Config {
             .connect_timeout(CONNECT_TIMEOUT.min(self.request_timeout / 2))
             .pool_idle_timeout(IDLE_TIMEOUT);
         if self.addresses != Addresses::Any {
-            builder = builder.dns_resolver(Checked { addresses: self.addresses, names: Arc::clone(&self.names) });
+            builder = builder.dns_resolver(Checked { addresses: self.addresses, resolver: Arc::clone(&self.resolver) });
         }
         let client = |source| ConfigError::Client { source: Arc::new(source) };
         if let Some(proxy) = self.by_proxy() {

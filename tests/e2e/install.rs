@@ -105,7 +105,7 @@ async fn outlives(lab: &mut Lab, upgrade: impl Fn() -> String) {
 /// address for that of the Service, and says how it ended.
 async fn is_tested(lab: &Lab) {
     let namespace = lab.namespace.as_str();
-    let mut helm = lab.plane.helm(["test", "op", "--namespace", namespace, "--timeout=1m"]);
+    let mut helm = lab.plane.helm(["test", "op", "--namespace", namespace, "--timeout=2m"]);
     let helm = helm.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let pods: Api<Pod> = Api::namespaced(lab.client.clone(), namespace);
     let name = "op-toolzz-operator-test";
@@ -114,14 +114,24 @@ async fn is_tested(lab: &Lab) {
 
     let args = pod.spec.unwrap().containers.remove(0).args.unwrap();
     let service = format!("op-toolzz-operator-metrics.{namespace}.svc:8080");
-    let ports =
-        ["get", "service", "op-toolzz-operator-metrics", "-n", namespace, "-o", "jsonpath={.spec.ports[*].port}"];
-    assert_eq!(output(lab.plane.kubectl(ports)), "8080");
+    let get = |what: &str| -> Value {
+        serde_json::from_str(&output(lab.plane.kubectl(["get", what, "-n", namespace, "-o", "json"]))).unwrap()
+    };
+    let leads = get("service/op-toolzz-operator-metrics")["spec"].take();
+    let behind = get("deployment/op-toolzz-operator")["spec"]["template"].take();
+    assert_eq!(leads["ports"][0]["port"], 8080);
+    let port = &leads["ports"][0]["targetPort"];
+    let ports = behind["spec"]["containers"][0]["ports"].as_array().unwrap();
+    assert!(ports.iter().any(|one| one["name"] == *port || one["containerPort"] == *port), "{port} {ports:?}");
+    for (key, value) in leads["selector"].as_object().unwrap() {
+        assert_eq!(behind["metadata"]["labels"][key], *value, "{key}");
+    }
     assert!(args.iter().any(|arg| arg.contains(&service)), "{args:?}");
     let here = lab.operator.as_ref().unwrap().http().to_string();
     let mut command = Command::new(env!("CARGO_BIN_EXE_toolzz-operator"));
     command.args(args.iter().map(|arg| arg.replace(&service, &here))).env_clear();
-    let phase = if command.status().unwrap().success() { "Succeeded" } else { "Failed" };
+    let status = tokio::task::spawn_blocking(move || command.status()).await.unwrap().unwrap();
+    let phase = if status.success() { "Succeeded" } else { "Failed" };
     let status = Patch::Merge(json!({"status": {"phase": phase}}));
     pods.patch_status(name, &PatchParams::default(), &status).await.unwrap();
     let told = tokio::task::spawn_blocking(|| helm.wait_with_output()).await.unwrap().unwrap();

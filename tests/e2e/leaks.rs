@@ -70,7 +70,7 @@ impl Lab {
         if self.searched.get() || !self.had_operators() {
             return;
         }
-        let (plane, log, namespaces): (&ControlPlane, _, _) = (&*self.plane, self.log(), self.namespaces());
+        let (plane, log, namespaces): (&ControlPlane, _, _) = (&self.plane, self.log(), self.namespaces());
         // The runtime of the test waits for this.
         let search = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -30,6 +30,11 @@ async fn the_clusters_own_roles_take_up_those_of_the_chart() {
     };
 
     drop(as_chart(&lab, "scope=cluster,rbac.aggregate=false").await);
+    // Nothing that could be taken up, however long one waits.
+    let offered =
+        lab.plane.kubectl(["get", "clusterroles", "-l", "rbac.authorization.k8s.io/aggregate-to-view", "-o", "name"]);
+    let offered = String::from_utf8({ offered }.output().unwrap().stdout).unwrap();
+    assert!(offered.contains("system:aggregate-to-view") && !offered.contains("toolzz"), "{offered}");
     for who in ["view", "edit", "admin"] {
         // The binding is known, and gives nothing of the kind.
         until(who, "get configmaps").await;
@@ -37,7 +42,7 @@ async fn the_clusters_own_roles_take_up_those_of_the_chart() {
     }
 
     drop(as_chart(&lab, "scope=cluster").await);
-    for (who, verb) in [("view", "get"), ("edit", "create"), ("admin", "create")] {
+    for (who, verb) in [("view", "get"), ("edit", "get"), ("edit", "create"), ("admin", "get"), ("admin", "create")] {
         until(who, &format!("{verb} toolzzcredentials.toolzz.com.br")).await;
     }
     for who in ["view", "edit", "admin"] {

@@ -57,8 +57,8 @@ pub struct Lab {
     pub plane: Plane,
 }
 
-/// The control plane of all tests, or one of a test's own. That ends with the last room on it: one that has nothing to do
-/// takes the time of those that have.
+/// The control plane of all tests, or one of a test's own. That ends with the test: one that has nothing to do takes the
+/// time of those that have.
 #[derive(Clone)]
 pub enum Plane {
     Shared(&'static ControlPlane),

@@ -34,7 +34,7 @@ fn assert_address_refused<T: Debug>(outcome: Outcome<T>) {
     }
 }
 
-/// Answers with loopback once, and from then on with where clouds give out credentials.
+/// Answers with loopback once, and from then on with one that is kept for documentation, which is nobody's.
 #[derive(Default)]
 struct Changing(AtomicUsize);
 
@@ -42,7 +42,7 @@ impl Resolve for Changing {
     fn resolve(&self, _: Name) -> Resolving {
         let address = match self.0.fetch_add(1, Ordering::SeqCst) {
             0 => Ipv4Addr::LOCALHOST,
-            _ => Ipv4Addr::new(169, 254, 169, 254),
+            _ => Ipv4Addr::new(192, 0, 2, 1),
         };
         let found = std::iter::once(SocketAddr::from((address, 0)));
         Box::pin(async move { Ok::<Addrs, Box<dyn Error + Send + Sync>>(Box::new(found)) })
@@ -60,7 +60,7 @@ async fn cve_2020_8562_a_name_that_answers_otherwise_the_second_time_leads_nowhe
         let config = Config {
             addresses: Addresses::PublicAndPrivate,
             allow_insecure_http: true,
-            names: Arc::clone(&names) as _,
+            resolver: Arc::clone(&names) as _,
             ..Config::new(url)
         };
         let token = TokenSource::fixed(DEFAULT_TOKEN.into());
