@@ -7,12 +7,12 @@ set -euo pipefail
 unset MAKEFLAGS MAKEOVERRIDES WORKLOADS ONLY SEED CASES TOOLZZ_ONLY
 page=docs/guarantees.md
 targets=(model fuzz sequences schedules crashpoints takeovers kubernetes-faults remote-faults bugs)
+# What everything is built by and of.
+build=(Cargo.lock Cargo.toml rust-toolchain.toml)
 # What a target shows something of: the operator, what the target is made of, and how it is called.
 sources() {
     # Its unit tests are no part of the operator.
     local no_unit_tests=(':(exclude,glob)src/**/'{tests.rs,tests/**,*_tests.rs})
-    # What everything is built by and of.
-    local build=(Cargo.lock Cargo.toml rust-toolchain.toml)
     local room=("${build[@]}" src "${no_unit_tests[@]}" crds tests/{controlplane,kubeproxy,simulator})
     room+=(tests/e2e/{support,leaks}.rs)
     local runs=(tests/e2e/{runs,workloads,adoption}.rs)
@@ -32,7 +32,7 @@ sources() {
 figures() { echo "hack/proof/$1"; }
 is_shown() { [ "$(cat "$(figures "$1")/sources" 2>/dev/null)" = "$(sources "$1")" ]; }
 
-git diff --quiet HEAD -- Makefile Cargo.lock Cargo.toml rust-toolchain.toml src tests crds charts || { echo "there are changes that are not committed: a proof is of a commit" >&2; exit 1; }
+git diff --quiet HEAD -- Makefile "${build[@]}" src tests crds charts || { echo "there are changes that are not committed: a proof is of a commit" >&2; exit 1; }
 for target in "${@:-${targets[@]}}"; do
     if ! is_shown "$target"; then
         kept=$(figures "$target")

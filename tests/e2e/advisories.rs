@@ -413,7 +413,22 @@ const NEVER: [&str; 16] = [
 
 /// Whether the account of the operator in this room may do that.
 fn may(lab: &Lab, namespace: &str, what: &str) -> bool {
-    may_as(lab, &format!("system:serviceaccount:{}:op-toolzz-operator", lab.namespace), namespace, what)
+    may_as(lab, &account(lab), namespace, what)
+}
+
+fn account(lab: &Lab) -> String {
+    format!("system:serviceaccount:{}:op-toolzz-operator", lab.namespace)
+}
+
+/// Waits until somebody may do that: the API server learns of a right some moment after it was given.
+pub async fn until_may(lab: &Lab, who: &str, namespace: &str, what: &str) {
+    let learnt = async {
+        while !may_as(lab, who, namespace, what) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let learnt = tokio::time::timeout(Duration::from_secs(60), learnt).await;
+    learnt.unwrap_or_else(|_| panic!("{who} may not {what}"));
 }
 
 /// Whether somebody may do that.
@@ -435,14 +450,8 @@ async fn may_do_nothing_else(lab: &Lab, scope: &str) {
     let here = lab.namespace.as_str();
     for (values, writes) in [(scope.to_owned(), false), (format!("{scope},targets={{configmaps}}"), true)] {
         drop(as_chart(lab, &values).await);
-        // The API server learns of a right some moment after it was given.
         let given = if writes { "patch configmaps" } else { "patch toolzzcredentials.toolzz.com.br" };
-        let learnt = async {
-            while !may(lab, here, given) {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(60), learnt).await.expect(given);
+        until_may(lab, &account(lab), here, given).await;
         assert!(may(lab, here, "get secrets"));
         for namespace in [here, "kube-system"] {
             let so = writes && (scope == "scope=cluster" || namespace == here);

@@ -1,8 +1,10 @@
 //! What the chart gives to people, through the cluster's own roles `view`, `edit` and `admin`.
 
-use std::time::Duration;
-
-use super::{advisories::may_as, chart::as_chart, support::*};
+use super::{
+    advisories::{may_as, until_may},
+    chart::as_chart,
+    support::*,
+};
 
 const READS: [&str; 3] = ["get", "list", "watch"];
 const WRITES: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
@@ -19,31 +21,21 @@ async fn the_clusters_own_roles_take_up_those_of_the_chart() {
     let may = |who: &str, verb: &str, resource: &str, namespace: &str| {
         may_as(&lab, who, namespace, &format!("{verb} {resource}.toolzz.com.br"))
     };
-    let until = async |who: &str, what: &str| {
-        let learnt = async {
-            while !may_as(&lab, who, here, what) {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        let learnt = tokio::time::timeout(Duration::from_secs(60), learnt).await;
-        learnt.unwrap_or_else(|_| panic!("{who} may not {what}"));
-    };
 
     drop(as_chart(&lab, "scope=cluster,rbac.aggregate=false").await);
     // Nothing that could be taken up, however long one waits.
-    let offered =
-        lab.plane.kubectl(["get", "clusterroles", "-l", "rbac.authorization.k8s.io/aggregate-to-view", "-o", "name"]);
-    let offered = String::from_utf8({ offered }.output().unwrap().stdout).unwrap();
+    let offered = ["get", "clusterroles", "-l", "rbac.authorization.k8s.io/aggregate-to-view", "-o", "name"];
+    let offered = String::from_utf8(lab.plane.kubectl(offered).output().unwrap().stdout).unwrap();
     assert!(offered.contains("system:aggregate-to-view") && !offered.contains("toolzz"), "{offered}");
     for who in ["view", "edit", "admin"] {
         // The binding is known, and gives nothing of the kind.
-        until(who, "get configmaps").await;
+        until_may(&lab, who, here, "get configmaps").await;
         assert!(!may(who, "get", "toolzzcredentials", here), "{who}");
     }
 
     drop(as_chart(&lab, "scope=cluster").await);
     for (who, verb) in [("view", "get"), ("edit", "get"), ("edit", "create"), ("admin", "get"), ("admin", "create")] {
-        until(who, &format!("{verb} toolzzcredentials.toolzz.com.br")).await;
+        until_may(&lab, who, here, &format!("{verb} toolzzcredentials.toolzz.com.br")).await;
     }
     for who in ["view", "edit", "admin"] {
         for resource in ["toolzzcredentials", "toolzzconnections"] {
@@ -52,14 +44,13 @@ async fn the_clusters_own_roles_take_up_those_of_the_chart() {
                 assert_eq!(may(who, verb, resource, here), so, "{who} {verb} {resource}");
                 assert!(!may(who, verb, resource, "kube-system"), "{who} {verb} {resource} elsewhere");
             }
-        }
-        // What the operator recovers from, and what limits everybody.
-        for resource in ["toolzzcredentials", "toolzzconnections"] {
+            // What the operator recovers from.
             for verb in ["update", "patch"] {
                 let what = format!("{verb} {resource}.toolzz.com.br --subresource=status");
                 assert!(!may_as(&lab, who, here, &what), "{who} {what}");
             }
         }
+        // What limits everybody.
         for verb in READS.into_iter().chain(WRITES) {
             assert!(!may(who, verb, "clustertoolzzconnections", here), "{who} {verb}");
         }
